@@ -1,0 +1,47 @@
+# Two commands: `make demo` and `make test`. Both set up .venv once and reuse it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+SAMPLE := examples/hh-helpful-1000.jsonl.gz
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test lint types format clean
+
+help:
+	@echo "make demo   build a dataset from 1,000 real pairs, look at a group, train a small model from it"
+	@echo "make test   run all tests"
+	@echo "make lint types format   what CI checks besides"
+	@echo "make clean  remove .venv, demo/ and build files"
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/rpo-data build $(SAMPLE) --out demo/dataset --test-fraction 0.1 --views 2
+	$(BIN)/rpo-data show demo/dataset --group train-0-0 --characters 100
+	$(BIN)/python -m rpo_data.pipelines.tiny_model demo/dataset demo/model
+	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config examples/train-demo.yaml
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the folder mapping in the source tree, so it checks an installed copy
+types: setup
+	rm -rf build/types
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/types .
+	MYPYPATH=build/types $(BIN)/mypy --config-file pyproject.toml -p rpo_data
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,1 @@
+"""The order of stages, recipes, the stage store, and the command line over them."""

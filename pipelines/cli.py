@@ -1,0 +1,233 @@
+"""The command line: parse, call, print. `rpo-data` = `rpo_data.pipelines.cli:main`."""
+
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.console import Console
+
+from rpo_data.errors import MissingExtra, RpoDataError
+from rpo_data.schemas.recipe import Recipe
+
+app = typer.Typer(
+    help="Turn raw preference logs into mined contrast datasets, and train from them with Relative Preference "
+    "Optimization (arXiv 2402.10958).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console(highlight=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, soft_wrap=True)
+
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Where vectors and finished stages are kept [$XDG_CACHE_HOME/rpo-data].")
+]
+
+
+def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each recipe key, collected in its `options` argument."""
+
+    def run(**arguments: Any) -> None:
+        options = {key: arguments.pop(key) for key in Recipe.model_fields}
+        command(options=options, **arguments)
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+    added = [
+        inspect.Parameter(
+            key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    help=f"{field.description} [{field.default}]" if field.default != "" else field.description,
+                    metavar=_metavar(field.annotation),
+                    rich_help_panel="Recipe keys (over those of --recipe; defaults in brackets)",
+                ),
+            ],
+        )
+        for key, field in Recipe.model_fields.items()
+    ]
+    run.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    run.__annotations__ = {p.name: p.annotation for p in own + added}
+    return run
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    names = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    return names.get(annotation, "NUMBER|auto")
+
+
+@app.command()
+@_with_recipe_options
+def build(
+    logs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Preference logs: files (JSON lines, JSON, CSV, Parquet), globs, folders, or a Hub dataset."
+        ),
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write. A dataset of ours in it is replaced.")],
+    options: dict[str, Any],
+    recipe: Annotated[Path | None, typer.Option(help="YAML file with recipe keys.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read this many records at most.", min=1)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check only; write nothing but the cache.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Prompts embedded between two writes to the cache.", min=1)] = 1024,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Build a mined contrast dataset from raw chosen/rejected logs.
+
+    Example: rpo-data build logs/*.jsonl.gz --out dataset --group-size 8
+    """
+    _need_extra("build", "faiss", "numba", "pandera", "polars", "scipy", "sentence_transformers")
+    from rpo_data.pipelines.build import build as run
+    from rpo_data.pipelines.build import read_and_check
+    from rpo_data.pipelines.recipes import load_recipe
+    from rpo_data.pipelines.store import cache_folder
+
+    settings = load_recipe(recipe, options)
+    with _Progress() as track:
+        if dry_run:
+            read_and_check(logs, settings, limit=limit, cache=cache_folder(cache_dir), say=_say, track=track)
+            _say(f"dry run: {out_dir} was not written")
+            return
+        dataset = run(
+            logs, out_dir, settings, limit=limit, cache_dir=cache_dir, batch_size=batch_size, say=_say, track=track
+        )
+    for warning in dataset.manifest.warnings:
+        log.print(f"[yellow]warning[/] {warning}")
+    _say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
+
+
+@app.command()
+def show(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    group: Annotated[str | None, typer.Option(help="Id of the group, such as train-0-12. [the first]")] = None,
+    characters: Annotated[int, typer.Option(help="Characters shown of each text.", min=10)] = 160,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole group as JSON.")] = False,
+) -> None:
+    """Show one contrast group: its prompts, answers, similarities and weights.
+
+    Example: rpo-data show dataset --group train-0-12
+    """
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.show import print_group
+
+    data = load(dataset)
+    row = data.group(group or f"{data.splits[0]}-0-0")
+    if as_json:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False, indent=2) + "\n")
+    else:
+        print_group(out, row, characters)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    model: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the trained model.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields.")] = None,
+) -> None:
+    """Train a model from the precomputed groups. Any RPOConfig field is an option; a checkpoint in --out is resumed.
+
+    Example: rpo-data train dataset --model M --out run --learning-rate 1e-6 --num-train-epochs 1
+    """
+    _need_extra("train", "accelerate", "torch", "transformers")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.train import read_settings
+    from rpo_data.pipelines.train import train as run
+
+    run(load(dataset), model, out_dir, read_settings(config, context.args), say=_say)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete it.")] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Show how much the cache holds (vectors, finished stages, reference log-probs), or clear it."""
+    from rpo_data.pipelines.store import cache_folder, cache_sizes, clear_cache
+
+    folder = cache_folder(cache_dir)
+    for name, (files, size) in cache_sizes(folder).items():
+        out.print(f"{name:<12}{files:>8,} files {size / 2**20:>12,.1f} MiB")
+    if clear:
+        clear_cache(folder)
+        out.print(f"cleared {folder}")
+    else:
+        out.print(f"in {folder}; clear it with: rpo-data cache --clear")
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False)
+
+
+def _need_extra(extra: str, *modules: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise MissingExtra(f"this command needs {', '.join(missing)}: pip install 'rpo-data[{extra}]'")
+
+
+class _Progress:
+    """A bar with rate and time left for each long stage on a terminal; nothing otherwise (each stage says its line)."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn()]
+        columns += [TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
+        self._progress = Progress(*columns, console=log, transient=True, disable=not log.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+        return self._track
+
+    def _track(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total or None, rate="")
+        task = self._progress.tasks[self._tasks[stage]]
+        rate = f"{task.speed:,.0f}/s" if task.speed else ""
+        self._progress.update(task.id, completed=done, total=total or None, rate=rate)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line and exit status 1."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app()
+    except RpoDataError as error:
+        log.print(f"[bold red]error[/] {_escaped(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.print("stopped; what is finished is kept in the cache, the same command goes on from there")
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Read a mined contrast dataset: `load(DIR)` gives a `ContrastDataset`, groups with their texts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Features, load_from_disk
+from pydantic import ValidationError
+
+from rpo_data.errors import DatasetError
+from rpo_data.schemas import tables
+from rpo_data.schemas.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ContrastDataset:
+    """The tables of a build. Rows of `groups` name rows of `pairs` of the same split; texts stay on disk until read.
+
+    >>> data = load("demo/dataset")  # doctest: +SKIP
+    >>> data.group("train-0-12")["wins"][0]["chosen"]  # doctest: +SKIP
+    """
+
+    manifest: Manifest
+    pairs: DatasetDict
+    groups: DatasetDict
+    neighbors: DatasetDict
+    path: Path | None = None
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that hold rows: train, and test where any prompt is held out."""
+        return list(self.groups)
+
+    @property
+    def views(self) -> int:
+        """How many complete assignments of the rows to groups there are."""
+        return self.manifest.recipe.views
+
+    def view(self, split: str, view: int) -> Dataset:
+        """The groups of one view of a split, in order.
+
+        Raises:
+            DatasetError: there is no such split or view.
+        """
+        if split not in self.groups:
+            raise DatasetError(f"there is no split '{split}' in this dataset; it has {', '.join(self.splits)}")
+        if not 0 <= view < self.views:
+            raise DatasetError(f"there is no view {view} in this dataset; it has {self.views}, counted from 0")
+        groups = self.groups[split]
+        per_view = len(groups) // self.views
+        return groups.select(range(view * per_view, (view + 1) * per_view))
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        """One group with its texts: the row of `groups`, plus `wins` and `losses` (rows of `pairs`).
+
+        Raises:
+            DatasetError: no group has this id.
+        """
+        split, _, _ = group_id.partition("-")
+        if split in self.groups:
+            ids = self.groups[split].with_format("arrow")["group_id"][:].to_pylist()
+            if group_id in ids:
+                row = self.groups[split][ids.index(group_id)]
+                pairs = self.pairs[split]
+                return row | {
+                    "wins": [pairs[i] for i in row["win_rows"]],
+                    "losses": [pairs[i] for i in row["loss_rows"]],
+                }
+        example = self.groups[self.splits[0]][0]["group_id"]
+        raise DatasetError(f"there is no group '{group_id}' in this dataset; ids look like '{example}'")
+
+
+def load(path: str | Path) -> ContrastDataset:
+    """Open the folder that `rpo-data build` wrote.
+
+    Raises:
+        DatasetError: the folder is not there, is unfinished, was made by a newer version, or its tables do not fit.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    opened = {name: _open_table(folder, name) for name in ("pairs", "groups", "neighbors")}
+    for name, features in (("pairs", tables.PAIRS), ("groups", tables.GROUPS), ("neighbors", tables.NEIGHBORS)):
+        _check_features(folder / name, opened[name], features)
+    _check_counts(folder, manifest, opened)
+    return ContrastDataset(manifest, opened["pairs"], opened["groups"], opened["neighbors"], folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a dataset folder.
+
+    Raises:
+        DatasetError: there is none, or it is not one this version can read.
+    """
+    file = folder / "manifest.json"
+    if not file.is_file():
+        hint = "it is not there" if not folder.exists() else "it holds no manifest.json"
+        raise DatasetError(
+            f"{folder} is no mined contrast dataset: {hint}; make one with: rpo-data build LOGS --out DIR"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["format_version"]
+        if version != tables.FORMAT_VERSION:
+            raise DatasetError(
+                f"{file} has format version {version}, this rpo-data reads {tables.FORMAT_VERSION}: update rpo-data"
+            )
+        return Manifest.model_validate(content)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise DatasetError(f"{file} is damaged ({type(error).__name__}): build the dataset again") from error
+
+
+def _open_table(folder: Path, name: str) -> DatasetDict:
+    try:
+        opened = load_from_disk(str(folder / name))
+    except Exception as error:  # datasets raises many kinds here, down to pyarrow's own
+        raise DatasetError(f"{folder / name} cannot be opened ({error}): build the dataset again") from error
+    if not isinstance(opened, DatasetDict):
+        raise DatasetError(f"{folder / name} holds one split where a DatasetDict is needed: build the dataset again")
+    return opened
+
+
+def _check_features(path: Path, table: DatasetDict, features: Features) -> None:
+    for split, rows in table.items():
+        if rows.features != features:
+            wrong = sorted(k for k in {*features, *rows.features} if features.get(k) != rows.features.get(k))
+            raise DatasetError(f"{path}/{split}: column '{wrong[0]}' is not as format version 1 has it")
+
+
+def _check_counts(folder: Path, manifest: Manifest, opened: dict[str, DatasetDict]) -> None:
+    for split, info in manifest.splits.items():
+        wanted = {"pairs": info.pairs, "groups": info.groups * manifest.recipe.views, "neighbors": info.prompts}
+        for name, rows in wanted.items():
+            found = len(opened[name][split]) if split in opened[name] else 0
+            if found != rows:
+                raise DatasetError(
+                    f"{folder / name}/{split} has {found} rows where the manifest says {rows}: build the dataset again"
+                )
+            state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
+            if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
+                raise DatasetError(
+                    f"{folder / name}/{split} is not the table that the manifest names, it is from another build: "
+                    "build the dataset again"
+                )

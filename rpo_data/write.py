@@ -1,0 +1,187 @@
+"""Write the dataset folder: all of it under another name first, then renamed, so that a half-written one never shows."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from rpo_data.errors import DatasetError
+from rpo_data.rows import LeftOut
+from rpo_data.schemas.tables import GROUPS, NEIGHBORS, PAIRS, REJECTS, vectors_features
+
+_CHUNK = 1000
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder to write into, which takes the place of `folder` when the block ends without an error.
+
+    Raises:
+        DatasetError: `folder` holds something that is no dataset of ours, or cannot be written.
+    """
+    check_replaceable(folder)
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    try:
+        yield unfinished
+        old = unfinished.with_suffix(".old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(unfinished, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse early what `replacing` would have to refuse after an hour of work.
+
+    Raises:
+        DatasetError: `folder` is a file, or holds something that is no dataset of ours.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").exists()):
+        raise DatasetError(f"{folder} exists and is no mined contrast dataset: choose another --out, or remove it")
+
+
+def write_pairs(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Write the `pairs` table: for each split the rows at these positions, in this order; gives hash by split."""
+
+    def chunks(positions: np.ndarray) -> Iterator[pa.Table]:
+        for start in range(0, len(positions), _CHUNK):
+            part = rows.take(pa.array(positions[start : start + _CHUNK])).select(PAIRS.arrow_schema.names)
+            weight = pa.array(np.ones(part.num_rows, dtype=np.float32))
+            index = part.schema.get_field_index("weight")
+            yield part.set_column(index, "weight", weight).cast(PAIRS.arrow_schema)
+
+    return _write_table(folder / "pairs", PAIRS, {split: chunks(positions) for split, positions in order.items()})
+
+
+def write_groups(folder: Path, groups: Mapping[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Write the `groups` table from rows by split."""
+
+    def chunks(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
+        for start in range(0, len(rows), _CHUNK):
+            yield pa.Table.from_pylist(rows[start : start + _CHUNK], GROUPS.arrow_schema)
+
+    return _write_table(folder / "groups", GROUPS, {split: chunks(rows) for split, rows in groups.items()})
+
+
+def write_neighbors(
+    folder: Path,
+    prompt_ids: list[str],
+    split_rows: Mapping[str, np.ndarray],
+    neighbors: np.ndarray,
+    similarity: np.ndarray,
+) -> dict[str, str]:
+    """Write the `neighbors` table; rows are renumbered inside their split."""
+
+    def table(rows: np.ndarray) -> pa.Table:
+        local = np.full(len(prompt_ids), -1, dtype=np.int64)
+        local[rows] = np.arange(len(rows))
+        present = neighbors[rows] >= 0
+        columns = [
+            pa.array([prompt_ids[row] for row in rows]),
+            _lists(local[neighbors[rows]][present], present),
+            _lists(similarity[rows][present], present),
+        ]
+        return pa.Table.from_arrays(columns, names=NEIGHBORS.arrow_schema.names).cast(NEIGHBORS.arrow_schema)
+
+    return _write_table(folder / "neighbors", NEIGHBORS, {split: [table(rows)] for split, rows in split_rows.items()})
+
+
+def write_vectors(
+    folder: Path, prompt_ids: list[str], split_rows: Mapping[str, np.ndarray], vectors: np.ndarray
+) -> dict[str, str]:
+    """Write the `vectors` table, in the order of `neighbors`."""
+    features = vectors_features(vectors.shape[1])
+
+    def table(rows: np.ndarray) -> pa.Table:
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors[rows].ravel()), vectors.shape[1])
+        ids = pa.array([prompt_ids[row] for row in rows])
+        return pa.Table.from_arrays([ids, values], names=["prompt_id", "vector"]).cast(features.arrow_schema)
+
+    return _write_table(folder / "vectors", features, {split: [table(rows)] for split, rows in split_rows.items()})
+
+
+def write_rejects(folder: Path, rejects: pa.Table, rows: pa.Table, left_out: list[LeftOut]) -> None:
+    """Write rejects.parquet: records that were left out when read, and rows left out later, by file and line."""
+    tables = [rejects]
+    for reason in left_out:
+        part = rows.take(pa.array(reason.position, type=pa.int64()))
+        raw = part.select(["prompt", "chosen", "rejected"]).to_pylist()
+        columns = {
+            "code": [reason.code] * part.num_rows,
+            "message": reason.sentence,
+            "file": part["source"].to_pylist(),
+            "line": part["source_row"].to_pylist(),
+            "raw": [json.dumps(row, ensure_ascii=False) for row in raw],
+        }
+        tables.append(pa.table(columns, schema=REJECTS.arrow_schema))
+    joined = pa.concat_tables(tables).sort_by([("file", "ascending"), ("line", "ascending"), ("code", "ascending")])
+    pq.write_table(joined, folder / "rejects.parquet", compression="zstd")
+
+
+def _lists(values: np.ndarray, present: np.ndarray) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _write_table(folder: Path, features: Features, splits: Mapping[str, Any]) -> dict[str, str]:
+    """Write a DatasetDict in bounded memory; its fingerprints are content hashes, which are also given back."""
+    hashes, opened, streams = {}, DatasetDict(), []
+    for split, tables in splits.items():
+        stream = folder.with_name(f"{folder.name}-{split}.stream")
+        with pa.OSFile(str(stream), "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        rows = Dataset.from_file(str(stream))
+        digest = _file_hash(stream)
+        hashes[f"{folder.name}/{split}"] = digest
+        opened[split] = Dataset(rows.data, info=rows.info, fingerprint=digest)
+        streams.append(stream)
+    with _no_progress_bars():
+        opened.save_to_disk(str(folder))
+    del opened
+    for stream in streams:
+        stream.unlink()
+    return hashes
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep `datasets` from drawing one bar for each table and split."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _file_hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""Arrow features of the published tables (format version 1). A row number is an int64, counted from 0 inside its split."""
+
+from datasets import Features, Json, List, Value
+
+FORMAT_VERSION = 1
+
+MESSAGE = {
+    "role": Value("string"),
+    "content": Value("string"),  # null only where tool_calls is given
+    "name": Value("string"),
+    "tool_calls": Json(),
+    "tool_call_id": Value("string"),
+}
+
+PAIRS = Features(
+    {
+        "pair_id": Value("string"),  # xxh3-128 of prompt, chosen and rejected, 32 hex digits
+        "prompt_id": Value("string"),  # xxh3-128 of the prompt's messages, 32 hex digits
+        "prompt": List(MESSAGE),
+        "chosen": List(MESSAGE),
+        "rejected": List(MESSAGE),
+        "score_chosen": Value("float64"),  # as in the logs; null where the logs give none
+        "score_rejected": Value("float64"),
+        "weight": Value("float32"),  # mean 1 over the dataset
+        "annotator": Value("string"),
+        "language": Value("string"),
+        "source": Value("string"),  # name of the log file
+        "source_row": Value("int64"),  # line or row in it, counted from 1
+        "flags": List(Value("string")),
+    }
+)
+
+GROUPS = Features(
+    {
+        "group_id": Value("string"),  # split-view-number
+        "view": Value("int32"),
+        "win_rows": List(Value("int64")),  # rows of `pairs`, same split
+        "loss_rows": List(Value("int64")),
+        "similarity": List(List(Value("float32"))),  # wins x losses: cosine of the two prompts
+        "weight": List(List(Value("float32"))),  # wins x losses: 0 exactly where the cell is masked
+    }
+)
+
+NEIGHBORS = Features(
+    {
+        "prompt_id": Value("string"),
+        "neighbors": List(Value("int64")),  # rows of this table, same split, nearest first
+        "similarity": List(Value("float32")),
+    }
+)
+
+REJECTS = Features(
+    {
+        "code": Value("string"),  # see reasons.py
+        "message": Value("string"),
+        "file": Value("string"),
+        "line": Value("int64"),  # line or row, counted from 1; 0 where the whole file is meant
+        "raw": Value("string"),  # the record as it stood in the log
+    }
+)
+
+
+def vectors_features(dimension: int) -> Features:
+    """Features of the `vectors` table for embeddings of this dimension (unit length, float32)."""
+    return Features({"prompt_id": Value("string"), "vector": List(Value("float32"), length=dimension)})
