@@ -1,38 +1,20 @@
-"""The build: raw preference logs in, a mined contrast dataset out. `build` reads top to bottom as the order of stages."""
+"""The build: raw preference logs in, a mined contrast dataset out. `build` is the one order of stages."""
 
 import json
 import platform
 import resource
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import polars as pl
-import pyarrow as pa
-
-from rpo_data.contrasts import Cells, group_cells, judgements
 from rpo_data.dataset import ContrastDataset, load
-from rpo_data.embed import load_embedder, render_prompt, unit_vectors
-from rpo_data.errors import LogError
-from rpo_data.groups import form_groups
-from rpo_data.neighbors import neighbors_within
-from rpo_data.pairs import RecordCounts, collect_rows, open_rejects, open_rows
-from rpo_data.pipelines.store import array_hash, cache_folder, stored_arrays, stored_stage
-from rpo_data.quality import measure, nearest_similarity
-from rpo_data.read import content_hash
+from rpo_data.pipelines.stages import Checked, Mined, Prompts, Say, Track, embed_and_split, mine, read_and_check
+from rpo_data.pipelines.store import cache_folder
 from rpo_data.readme import folder_readme
-from rpo_data.rows import LeftOut, drop_conflicts, hold_out, identities, merge_duplicates
-from rpo_data.schemas.manifest import EmbedderInfo, Manifest, NeighborsInfo, SourceCounts, SplitInfo
+from rpo_data.schemas.manifest import Manifest, NeighborsInfo, SplitInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import FORMAT_VERSION
-from rpo_data.sources import Source, find_sources
-from rpo_data.vectors import cache_key, embed_texts
-from rpo_data.weights import calibrate_temperature, contrast_weights
 from rpo_data.write import (
     check_replaceable,
     replacing,
@@ -46,30 +28,6 @@ from rpo_data.write import (
 _PACKAGES = (
     "datasets", "faiss-cpu", "numba", "numpy", "polars", "pyarrow", "sentence-transformers", "torch", "transformers",
 )  # fmt: skip
-
-Say = Callable[[str], None]
-Track = Callable[[str, int, int], None]
-"""Called with the name of a stage, what is done and what there is to do (0: not known)."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What reading and checking left: rows on disk, their identities, and what was left out."""
-
-    sources: list[SourceCounts]
-    rows: pa.Table
-    rejects: pa.Table
-    left_out: list[LeftOut]
-    ids: pl.DataFrame
-    content: list[str]
-
-    @property
-    def left_out_counts(self) -> dict[str, int]:
-        """Code -> how many records or rows are left out under it."""
-        codes = self.rejects["code"].to_pylist()
-        counts = {code: codes.count(code) for code in set(codes)}
-        counts.update({reason.code: len(reason.position) for reason in self.left_out if reason.position})
-        return dict(sorted(counts.items()))
 
 
 def build(
@@ -102,288 +60,69 @@ def build(
     check_replaceable(out)
 
     checked = read_and_check(logs, recipe, limit=limit, cache=cache, say=say, track=track)
-    prompt_ids, prompt_of_row, first_row = _prompts(checked.ids)
-    vectors, embedder = _embed(checked, first_row, recipe, cache, batch_size, say, track)
-    neighbors, similarity, is_test, moved = _neighbors_and_split(prompt_ids, vectors, recipe, cache)
-    splits = {name: np.flatnonzero(is_test == flag) for name, flag in (("train", False), ("test", True))}
-    splits = {name: prompts for name, prompts in splits.items() if len(prompts)}
-    say(f"split   {', '.join(f'{name} {len(prompts):,} prompts' for name, prompts in splits.items())}")
+    prompts = embed_and_split(checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track)
+    mined = mine(checked, prompts, recipe, cache=cache, say=say)
 
-    block = _blocks(checked.ids, is_test[prompt_of_row])
-    views, random_groups = _groups(vectors, prompt_of_row, neighbors, block, recipe, cache)
-    known = judgements(checked.ids)
-    cells_of = partial(group_cells, vectors=vectors, prompt_of_row=prompt_of_row, known=known)
-    in_train = ~is_test[prompt_of_row]
-    train_views = [[group for group in view if in_train[group[0]]] for view in views]
-    train_cells = [cells_of(group) for view in train_views for group in view]
-    random_train = [group for group in random_groups if in_train[group[0]]]
-    random_cells = [cells_of(group) for group in random_train]
-    temperature, warning = _temperature(recipe, train_cells, random_cells)
-
-    train_nearest = nearest_similarity(
-        prompt_of_row[in_train], _only(neighbors, splits["train"]), similarity, recipe.group_size - 1
-    )
-    quality = measure(
-        vectors, prompt_of_row, train_views, random_train, train_cells, random_cells, train_nearest, temperature
-    )
-    say(
-        f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
-        f"(random {_figure(quality.random_similarity)}, nearest {_figure(quality.nearest_similarity)})"
-    )
     with replacing(out) as folder:
-        order, group_rows = _numbered(views, cells_of, is_test[prompt_of_row], temperature)
-        hashes = write_pairs(folder, checked.rows, {s: checked.ids["position"].to_numpy()[r] for s, r in order.items()})
-        hashes |= write_groups(folder, group_rows)
-        hashes |= write_neighbors(folder, prompt_ids, splits, neighbors, similarity)
-        hashes |= write_vectors(folder, prompt_ids, splits, vectors)
-        write_rejects(folder, checked.rejects, checked.rows, checked.left_out)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            rpo_data_version=version("rpo-data"),
-            package_versions={package: version(package) for package in _PACKAGES},
-            mode="paired",
-            recipe=recipe.model_copy(update={"embedder": embedder.name}),
-            limit=limit,
-            sources=checked.sources,
-            left_out=checked.left_out_counts,
-            embedder=embedder,
-            neighbors=NeighborsInfo(k=recipe.neighbors, index="Flat", recall=1.0),
-            temperature=temperature,
-            splits={
-                name: SplitInfo(
-                    prompts=len(prompts), pairs=len(order[name]), groups=len(group_rows[name]) // recipe.views
-                )
-                for name, prompts in splits.items()
-            },
-            moved_to_test=moved,
-            quality=quality,
-            warnings=[*_split_warnings(prompt_ids, splits, recipe, moved), *([warning] if warning else [])],
-            tables=hashes,
-        )
+        tables = _write_tables(folder, checked, prompts, mined)
+        manifest = _manifest(checked, prompts, mined, recipe, limit, tables)
         (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
         (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return load(out)
 
 
-def read_and_check(
-    logs: str | Path | Sequence[str | Path],
-    recipe: Recipe,
-    *,
-    limit: int | None,
-    cache: Path,
-    say: Say = lambda line: None,
-    track: Track = lambda stage, done, total: None,
-) -> Checked:
-    """Stages read, check and dedupe: everything that is decided before a prompt is embedded.
-
-    Raises:
-        LogError: the logs cannot be found or opened, or hold no usable pair.
-    """
-    sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs)
-    content = [content_hash(source) for source in sources]
-    folder = _read(sources, content, recipe, limit, cache, track)
-    records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
-    rows, rejects = open_rows(folder), open_rejects(folder)
-    ids, merged = merge_duplicates(identities(rows))
-    ids, conflicts = drop_conflicts(ids)
-    left_out = [merged, conflicts]
-    checked = Checked(_counts(records, content, rows, left_out), rows, rejects, left_out, ids, content)
-    read = sum(count.read for count in records)
-    say(f"read    {read:,} records of {len(sources)} source{'s' * (len(sources) != 1)}, {len(ids):,} pairs kept")
-    for code, number in checked.left_out_counts.items():
-        say(f"        {number:,} left out: {code}")
-    if ids.is_empty():
-        first = f" (the first: {rejects['message'][0]})" if len(rejects) else ""
-        raise LogError(f"no usable pair in {read:,} records of {', '.join(s.name for s in sources)}{first}")
-    return checked
+def _write_tables(folder: Path, checked: Checked, prompts: Prompts, mined: Mined) -> dict[str, str]:
+    """Write every table; content hash by table and split."""
+    position = checked.ids["position"].to_numpy()
+    tables = write_pairs(folder, checked.rows, {split: position[rows] for split, rows in mined.order.items()})
+    tables |= write_groups(folder, mined.groups)
+    tables |= write_neighbors(folder, prompts.ids, prompts.splits, prompts.neighbors, prompts.similarity)
+    tables |= write_vectors(folder, prompts.ids, prompts.splits, prompts.vectors)
+    write_rejects(folder, checked.rejects, checked.rows, checked.left_out)
+    return tables
 
 
-def _read(
-    sources: list[Source], content: list[str], recipe: Recipe, limit: int | None, cache: Path, track: Track
-) -> Path:
-    vector_column = recipe.embedder.removeprefix("column:") if recipe.embedder.startswith("column:") else None
-    settings: dict[str, Any] = {"shape": recipe.format, "limit": limit, "vector_column": vector_column}
-
-    def make(folder: Path) -> None:
-        counts = collect_rows(sources, folder, **settings, progress=partial(track, "read"))
-        (folder / "counts.json").write_text(json.dumps([asdict(count) for count in counts]))
-
-    inputs = {"sources": [[s.name, s.kind, c] for s, c in zip(sources, content, strict=True)], **settings}
-    return stored_stage(cache, "read", inputs, make)
-
-
-def _counts(
-    records: list[RecordCounts], content: list[str], rows: pa.Table, left_out: list[LeftOut]
-) -> list[SourceCounts]:
-    names = rows["source"].to_pylist()
-    gone = {reason.code: [names[position] for position in reason.position] for reason in left_out}
-    counts = []
-    for count, digest in zip(records, content, strict=True):
-        merged, rejected = gone["duplicate"].count(count.name), gone["conflict"].count(count.name)
-        counts.append(
-            SourceCounts(
-                name=count.name,
-                content_hash=digest,
-                records_read=count.read,
-                records_used=count.used,
-                records_rejected=count.rejected,
-                rows_made=count.used,
-                rows_kept=count.used - merged - rejected,
-                rows_rejected=rejected,
-                rows_merged=merged,
+def _manifest(
+    checked: Checked, prompts: Prompts, mined: Mined, recipe: Recipe, limit: int | None, tables: dict[str, str]
+) -> Manifest:
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        rpo_data_version=version("rpo-data"),
+        package_versions={package: version(package) for package in _PACKAGES},
+        mode="paired",
+        recipe=recipe.model_copy(update={"embedder": prompts.embedder.name}),  # a path would name the machine
+        limit=limit,
+        sources=checked.sources,
+        left_out=checked.left_out_counts,
+        embedder=prompts.embedder,
+        neighbors=NeighborsInfo(k=recipe.neighbors, index="Flat", recall=1.0),
+        temperature=mined.temperature,
+        splits={
+            split: SplitInfo(
+                prompts=len(rows), pairs=len(mined.order[split]), groups=len(mined.groups[split]) // recipe.views
             )
-        )
-    return counts
-
-
-def _prompts(ids: pl.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Prompt ids, rising; the prompt of each row; and the position of each prompt's first row in the table."""
-    prompts = ids.group_by("prompt_id", maintain_order=True).agg(pl.len(), pl.col("position").first())
-    prompt_of_row = np.repeat(np.arange(len(prompts)), prompts["len"].to_numpy())
-    return prompts["prompt_id"].to_list(), prompt_of_row, prompts["position"].to_numpy()
-
-
-def _embed(
-    checked: Checked, first_row: np.ndarray, recipe: Recipe, cache: Path, batch_size: int, say: Say, track: Track
-) -> tuple[np.ndarray, EmbedderInfo]:
-    if recipe.embedder.startswith("column:"):
-        given = checked.rows["vector"].take(pa.array(first_row)).to_pylist()
-        vectors = unit_vectors(np.array(given, dtype=np.float64))
-        info = EmbedderInfo(
-            name=recipe.embedder,
-            content_hash=array_hash(vectors),
-            dimension=vectors.shape[1],
-            max_tokens=None,
-            device="none",
-            dtype="float32",
-        )
-        return vectors, info
-    embedder = load_embedder(
-        recipe.embedder, device=recipe.device, dtype=recipe.dtype, prompt_prefix=recipe.prompt_prefix
-    )
-    texts: list[str] = []
-    for start in range(0, len(first_row), 1000):
-        messages = checked.rows["prompt"].take(pa.array(first_row[start : start + 1000])).to_pylist()
-        texts += [render_prompt(prompt, recipe.embed_text) for prompt in messages]
-    folder = cache / "vectors" / cache_key(embedder, recipe.prompt_prefix)
-    vectors, fresh = embed_texts(texts, embedder, folder, batch_size=batch_size, progress=partial(track, "embed"))
-    say(f"embed   {len(texts):,} prompts with {embedder.info.name}, {fresh:,} of them new")
-    return vectors, embedder.info
-
-
-def _neighbors_and_split(
-    prompt_ids: list[str], vectors: np.ndarray, recipe: Recipe, cache: Path
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Neighbours over the whole corpus find near-duplicates across splits; those that are kept stay inside a split."""
-
-    def search(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        def make() -> dict[str, np.ndarray]:
-            neighbors, similarity = neighbors_within(vectors, block, recipe.neighbors)
-            return {"neighbors": neighbors, "similarity": similarity}
-
-        inputs = {"vectors": array_hash(vectors, block), "k": recipe.neighbors}
-        found = stored_arrays(cache, "neighbors", inputs, make)
-        return found["neighbors"], found["similarity"]
-
-    neighbors, similarity = search(np.zeros(len(vectors), dtype=np.int64))
-    is_test, moved = hold_out(prompt_ids, recipe.test_fraction, neighbors, similarity, recipe.duplicate_score)
-    if is_test.all():
-        raise LogError(
-            f"all {len(prompt_ids):,} prompts would be test prompts, none is left to train on: "
-            "lower --test-fraction or raise --duplicate-score"
-        )
-    if is_test.any():
-        neighbors, similarity = search(is_test.astype(np.int64))
-    return neighbors, similarity, is_test, moved
-
-
-def _blocks(ids: pl.DataFrame, row_is_test: np.ndarray) -> np.ndarray:
-    """Rows that may share a group: same split, same language."""
-    language = ids["language"].fill_null("").rank("dense").to_numpy().astype(np.int64)
-    return row_is_test.astype(np.int64) * (int(language.max()) + 1) + language
-
-
-def _groups(
-    vectors: np.ndarray,
-    prompt_of_row: np.ndarray,
-    neighbors: np.ndarray,
-    block: np.ndarray,
-    recipe: Recipe,
-    cache: Path,
-) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:
-    """The groups of every view, and random groups of the same sizes to compare them with."""
-    form = partial(
-        form_groups, vectors, prompt_of_row, neighbors, block, group_size=recipe.group_size, seed=recipe.seed
+            for split, rows in prompts.splits.items()
+        },
+        moved_to_test=prompts.moved_to_test,
+        quality=mined.quality,
+        warnings=[*_split_warnings(prompts, recipe), *mined.warnings],
+        tables=tables,
     )
 
-    def make() -> dict[str, np.ndarray]:
-        views = form(views=recipe.views, strategy=recipe.strategy)
-        return {
-            "rows": np.array([np.concatenate(view) for view in views]),
-            "sizes": np.array([[len(group) for group in view] for view in views]),
-        }
 
-    settings = [recipe.group_size, recipe.views, recipe.strategy, recipe.seed]
-    inputs = {"arrays": array_hash(vectors, prompt_of_row, neighbors, block), "settings": settings}
-    found = stored_arrays(cache, "groups", inputs, make)
-    views = [np.split(rows, np.cumsum(sizes)[:-1]) for rows, sizes in zip(found["rows"], found["sizes"], strict=True)]
-    return views, form(views=1, strategy="random")[0]
-
-
-def _temperature(recipe: Recipe, mined: list[Cells], random: list[Cells]) -> tuple[float, str | None]:
-    if recipe.temperature != "auto":
-        return float(recipe.temperature), None
-    return calibrate_temperature(*([(c.similarity, c.mask) for c in cells] for cells in (mined, random)))
-
-
-def _only(neighbors: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    kept = np.full_like(neighbors, -1)
-    kept[prompts] = neighbors[prompts]
-    return kept
-
-
-def _numbered(
-    views: list[list[np.ndarray]], cells_of: Callable[[np.ndarray], Cells], row_is_test: np.ndarray, temperature: float
-) -> tuple[dict[str, np.ndarray], dict[str, list[dict[str, Any]]]]:
-    """Order of the rows of each split (groups of view 0 contiguous) and the rows of the groups table."""
-    local = np.empty(len(row_is_test), dtype=np.int64)
-    order: dict[str, np.ndarray] = {}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for split, flag in (("train", False), ("test", True)):
-        if not (row_is_test == flag).any():
-            continue
-        order[split] = np.concatenate([group for group in views[0] if row_is_test[group[0]] == flag])
-        local[order[split]] = np.arange(len(order[split]))
-        rows[split] = []
-        for view, groups in enumerate(views):
-            inside = [group for group in groups if row_is_test[group[0]] == flag]
-            for number, group in enumerate(inside):
-                group = group[np.argsort(local[group])]
-                cells = cells_of(group)
-                rows[split].append(
-                    {
-                        "group_id": f"{split}-{view}-{number}",
-                        "view": view,
-                        "win_rows": local[group].tolist(),
-                        "loss_rows": local[group].tolist(),
-                        "similarity": cells.similarity.tolist(),
-                        "weight": contrast_weights(cells.similarity, cells.mask, temperature).tolist(),
-                    }
-                )
-    return order, rows
-
-
-def _split_warnings(prompt_ids: list[str], splits: dict[str, np.ndarray], recipe: Recipe, moved: int) -> list[str]:
+def _split_warnings(prompts: Prompts, recipe: Recipe) -> list[str]:
     warnings = []
-    share = len(splits.get("test", ())) / len(prompt_ids)
+    moved, share = prompts.moved_to_test, float(prompts.is_test.mean())
     if moved and share > 2 * recipe.test_fraction:
         warnings.append(
             f"{share:.1%} of the prompts are test where {recipe.test_fraction:.1%} was asked: {moved:,} are "
             "near-duplicates of test prompts; raise duplicate_score to keep more of them in train"
         )
-    if recipe.test_fraction and "test" not in splits:
-        warnings.append(f"no prompt fell into the test split: {len(prompt_ids):,} prompts are few; raise test_fraction")
+    if recipe.test_fraction and not prompts.is_test.any():
+        warnings.append(
+            f"no prompt fell into the test split: {len(prompts.ids):,} prompts are few; raise test_fraction"
+        )
     return warnings
 
 
@@ -396,7 +135,3 @@ def _run_facts(started: float) -> str:
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     return json.dumps(facts, indent=2) + "\n"
-
-
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

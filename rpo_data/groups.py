@@ -1,20 +1,15 @@
 """Form contrast groups: every row in exactly one group of each view, related prompts together.
 
-Objective: the summed cosine of all pairs of rows that share a group (`nearest`). It is maximised by annealed swaps: two
-rows trade places when that gains, or loses little while the process is hot. With unit vectors v and group sums S the gain
-of swapping a (in group A) with b (in group B) is d . (S_B - S_A + d), d = v_a - v_b: one pass over the dimension, whatever
-the group size. A swap partner is drawn from the group of one of the row's nearest neighbours, where a gain is likely.
+Objective: the summed cosine of all pairs of rows that share a group (`nearest`). It is maximised by annealed swaps
+of two rows (anneal.py), from a random start; every group keeps its size throughout.
 """
 
-import numba
 import numpy as np
+
+from rpo_data.anneal import anneal
 
 STEPS_PER_ROW = 2000
 """Proposed swaps a row; quality rises slowly beyond (benchmarks/grouping.py)."""
-HOT, COLD = 0.3, 0.02
-"""Annealing temperatures, in units of summed cosine."""
-REPEAT_COST = 1.0
-"""What a pair of rows costs that already shared a group in an earlier view: as much as the best cosine earns."""
 
 
 def form_groups(
@@ -88,77 +83,7 @@ def _improve(
         present = filled[:, column]
         sums[present] += vectors[prompt_of_row[members[present, column]]]
     steps = int(filled.sum()) * STEPS_PER_ROW
-    _anneal(members, slot, sums, vectors, prompt_of_row, first_row, neighbors, partners, steps, seed, HOT, COLD)
-
-
-@numba.njit(cache=True, fastmath=True)
-def _anneal(  # noqa: ANN202 - compiled; see _improve
-    members,
-    slot,
-    sums,
-    vectors,
-    prompt_of_row,
-    first_row,
-    neighbors,
-    partners,
-    steps,
-    seed,
-    hot,
-    cold,  # noqa: ANN001
-):
-    np.random.seed(seed)  # noqa: NPY002 - Numba's own generator, the one compiled code has
-    size = members.shape[1]
-    flat = members.reshape(-1)
-    rows = np.flatnonzero(slot >= 0)
-    degree = neighbors.shape[1]
-    heat = hot
-    for step in range(steps):
-        if step % 1024 == 0:
-            heat = hot * (cold / hot) ** (step / steps)
-        a = rows[np.random.randint(len(rows))]  # noqa: NPY002
-        prompt = prompt_of_row[a]
-        pick = np.random.randint(degree + 1)  # noqa: NPY002
-        near = prompt if pick == degree else neighbors[prompt, pick]
-        if near < 0:
-            continue
-        near_row = first_row[near] + np.random.randint(first_row[near + 1] - first_row[near])  # noqa: NPY002
-        if slot[near_row] < 0:
-            continue  # a row of another language
-        group_a, group_b = slot[a] // size, slot[near_row] // size
-        b = members[group_b, np.random.randint(size)]  # noqa: NPY002
-        if group_a == group_b or b < 0 or b == near_row:
-            continue
-        vector_a, vector_b, sum_a, sum_b = vectors[prompt], vectors[prompt_of_row[b]], sums[group_a], sums[group_b]
-        gain = np.float32(0.0)
-        for i in range(vectors.shape[1]):
-            d = vector_a[i] - vector_b[i]
-            gain += d * (sum_b[i] - sum_a[i] + d)
-        if partners.shape[1] > 0:
-            repeats = _repeats(partners, members, a, group_b, b) + _repeats(partners, members, b, group_a, a)
-            repeats -= _repeats(partners, members, a, group_a, a) + _repeats(partners, members, b, group_b, b)
-            gain -= np.float32(REPEAT_COST * repeats)
-        if gain < 0.0 and np.random.random() >= np.exp(gain / heat):  # noqa: NPY002
-            continue
-        for i in range(vectors.shape[1]):
-            d = vector_a[i] - vector_b[i]
-            sum_a[i] -= d
-            sum_b[i] += d
-        slot[a], slot[b] = slot[b], slot[a]
-        flat[slot[a]], flat[slot[b]] = a, b
-
-
-@numba.njit(cache=True)
-def _repeats(partners, members, row, group, absent):  # noqa: ANN001, ANN202
-    """How many of a group's members, one left out, shared a group with the row in an earlier view."""
-    count = 0
-    for k in range(members.shape[1]):
-        member = members[group, k]
-        if member >= 0 and member != absent and member != row:
-            for j in range(partners.shape[1]):
-                if partners[row, j] == member:
-                    count += 1
-                    break
-    return count
+    anneal(members, slot, sums, vectors, prompt_of_row, first_row, neighbors, partners, steps, seed)
 
 
 def _note_partners(partners: np.ndarray, groups: list[np.ndarray], column: int) -> None:

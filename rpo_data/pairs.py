@@ -44,8 +44,9 @@ class _Batch:
 
 def rows_schema(with_vectors: bool) -> pa.Schema:
     """Schema of the table of checked rows: the pairs table plus content hashes of the responses (and given vectors)."""
-    fields = list(PAIRS.arrow_schema) + [pa.field("chosen_id", pa.string()), pa.field("rejected_id", pa.string())]
-    return pa.schema(fields + ([pa.field("vector", pa.list_(pa.float32()))] if with_vectors else []))
+    hashes = [pa.field("chosen_id", pa.string()), pa.field("rejected_id", pa.string())]
+    vectors = [pa.field("vector", pa.list_(pa.float32()))] if with_vectors else []
+    return pa.schema([*PAIRS.arrow_schema, *hashes, *vectors])
 
 
 def collect_rows(
