@@ -1,0 +1,80 @@
+"""Opening a dataset: groups with their texts, and one clear sentence for whatever does not belong together."""
+
+import json
+import shutil
+
+import pytest
+
+from rpo_data import Recipe, build, load
+from rpo_data.errors import DatasetError
+from tests_support import pair
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, cache_dir):
+    folder = tmp_path_factory.mktemp("dataset")
+    logs = folder / "logs.jsonl"
+    logs.write_text("".join(json.dumps(pair(n)) + "\n" for n in range(40)))
+    recipe = Recipe(embedder="static", test_fraction=0.2, group_size=4, views=2)
+    return build(logs, folder / "out", recipe, cache_dir=cache_dir)
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    return shutil.copytree(original.path, tmp_path / "copy")
+
+
+def test_a_group_with_its_texts(original):
+    group = original.group("train-1-2")
+    assert group["view"] == 1
+    assert len(group["wins"]) == len(group["losses"]) == len(group["weight"]) == 4
+    for row, win in zip(group["win_rows"], group["wins"], strict=True):
+        assert win == original.pairs["train"][row]
+        assert win["chosen"][0]["content"].startswith("good answer")
+
+
+def test_unknown_names_show_what_there_is(original):
+    with pytest.raises(DatasetError, match="no group 'train-9-0' .* ids look like 'train-0-0'"):
+        original.group("train-9-0")
+    with pytest.raises(DatasetError, match="no split 'dev' in this dataset; it has train, test"):
+        original.view("dev", 0)
+    with pytest.raises(DatasetError, match="no view 2 in this dataset; it has 2"):
+        original.view("train", 2)
+
+
+def test_what_is_no_dataset(tmp_path):
+    with pytest.raises(DatasetError, match="is no mined contrast dataset: it is not there; make one with: rpo-data build"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"holds no manifest.json"):
+        load(tmp_path)
+
+
+def test_a_newer_format(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(DatasetError, match="has format version 2, this rpo-data reads 1: update rpo-data"):
+        load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format_version": 1}', "{"])
+def test_a_damaged_manifest(copy, text):
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"manifest.json is damaged"):
+        load(copy)
+
+
+def test_a_missing_or_damaged_table(copy):
+    shutil.rmtree(copy / "groups" / "train")
+    with pytest.raises(DatasetError, match="groups cannot be opened"):
+        load(copy)
+
+
+def test_tables_of_two_builds_are_not_mixed(original, copy, tmp_path, cache_dir):
+    logs = tmp_path / "logs.jsonl"
+    logs.write_text("".join(json.dumps(pair(n, chosen=f"another {n}")) + "\n" for n in range(40)))
+    other = build(logs, tmp_path / "other", original.manifest.recipe, cache_dir=cache_dir)
+    assert {s: len(rows) for s, rows in other.pairs.items()} == {s: len(rows) for s, rows in original.pairs.items()}
+    shutil.rmtree(copy / "pairs")
+    shutil.copytree(tmp_path / "other" / "pairs", copy / "pairs")
+    with pytest.raises(DatasetError, match="is not the table that the manifest names"):
+        load(copy)
