@@ -12,6 +12,7 @@ from rpo_data.dataset import ContrastDataset, load
 from rpo_data.pipelines.stages import Checked, Mined, Prompts, Say, Track, embed_and_split, mine, read_and_check
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.readme import folder_readme
+from rpo_data.report import render_report
 from rpo_data.schemas.manifest import Manifest, NeighborsInfo, SplitInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import FORMAT_VERSION
@@ -67,6 +68,7 @@ def build(
         tables = _write_tables(folder, checked, prompts, mined)
         manifest = _manifest(checked, prompts, mined, recipe, limit, tables)
         (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
+        (folder / "report.html").write_text(render_report(folder, manifest), encoding="utf-8")
         (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return load(out)

@@ -93,8 +93,8 @@ def build(
     """
     _need_extra("build", "faiss", "numba", "pandera", "polars", "scipy", "sentence_transformers")
     from rpo_data.pipelines.build import build as run
-    from rpo_data.pipelines.build import read_and_check
     from rpo_data.pipelines.recipes import load_recipe
+    from rpo_data.pipelines.stages import read_and_check
     from rpo_data.pipelines.store import cache_folder
 
     settings = load_recipe(recipe, options)
@@ -207,18 +207,27 @@ class _Progress:
         self._progress.stop()
 
 
+class _Stopped(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which the command line library would swallow without our line."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
 def main() -> None:
     """Run the command line; errors of ours become one line and exit status 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except RpoDataError as error:
         log.print(f"[bold red]error[/] {_escaped(str(error))}")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except _Stopped:
         log.print("stopped; what is finished is kept in the cache, the same command goes on from there")
         sys.exit(130)
 

@@ -110,14 +110,14 @@ def _preference(data: dict[str, Any]) -> Candidate:
         if not isinstance(prompt, str):
             raise ShapeError("wrong_type", f"'prompt' is a {_kind(prompt)}, where chosen and rejected are texts")
         return Candidate([_user(prompt)], [_assistant(chosen)], [_assistant(rejected)])
-    sides = [_messages(chosen, "chosen"), _messages(rejected, "rejected")]
+    chosen, rejected = _messages(chosen, "chosen"), _messages(rejected, "rejected")
     if isinstance(prompt, list):
-        return Candidate(_messages(prompt, "prompt"), *sides)
+        return Candidate(_messages(prompt, "prompt"), chosen, rejected)
     if prompt is not None:
         raise ShapeError(
             "wrong_type", f"'prompt' is a {_kind(prompt)}, where chosen and rejected are lists of messages"
         )
-    return _split_common_messages(*sides)
+    return _split_common_messages(chosen, rejected)
 
 
 def _split_common_text(chosen: str, rejected: str) -> tuple[str, str, str]:

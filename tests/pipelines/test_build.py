@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 import pytest
 from datasets import load_from_disk
+from tests_support import pair
 
 from rpo_data import Recipe, build, load
 from rpo_data.errors import DatasetError, LogError
 from rpo_data.weights import contrast_weights
-from tests_support import pair
 
 RECIPE = Recipe(test_fraction=0.1, views=2, group_size=8)
 
@@ -42,7 +42,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_is_as_documented(built):
     assert sorted(path.name for path in built.path.iterdir()) == [
-        "README.md", "groups", "manifest.json", "neighbors", "pairs", "rejects.parquet", "run.json", "vectors",
+        "README.md", "groups", "manifest.json", "neighbors", "pairs", "rejects.parquet", "report.html", "run.json", "vectors",
     ]  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def test_texts_survive_unchanged(built, sample_rows):
 
 
 def test_the_manifest_holds_no_path_and_no_time(built, sample):
-    text = (built.path / "manifest.json").read_text() + (built.path / "README.md").read_text()
+    text = "".join((built.path / name).read_text() for name in ("manifest.json", "README.md", "report.html"))
     assert str(sample.parent) not in text
     assert str(built.path) not in text
     assert "20" + "26-" not in text

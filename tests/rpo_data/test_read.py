@@ -15,7 +15,7 @@ from rpo_data.errors import LogError
 from rpo_data.read import Fault, Record, content_hash, read_records
 from rpo_data.sources import find_sources
 
-RECORDS = [{"chosen": "a, \"quoted\" ü\nline", "rejected": "b"}, {"chosen": "c", "rejected": "{[d"}]
+RECORDS = [{"chosen": 'a, "quoted" ü\nline', "rejected": "b"}, {"chosen": "c", "rejected": "{[d"}]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
 
 

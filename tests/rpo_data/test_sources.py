@@ -14,7 +14,14 @@ def names(*logs):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("logs/b.jsonl", "logs/a.json", "logs/deep/c.csv", "logs/notes.txt", "logs/.hidden.jsonl", "other/a.json"):
+    for name in (
+        "logs/b.jsonl",
+        "logs/a.json",
+        "logs/deep/c.csv",
+        "logs/notes.txt",
+        "logs/.hidden.jsonl",
+        "other/a.json",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")

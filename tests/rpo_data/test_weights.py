@@ -47,7 +47,9 @@ shapes = st.tuples(st.integers(1, 6), st.integers(1, 6))
 cosines = st.floats(-1, 1, width=32)
 
 
-@given(shapes.flatmap(lambda s: st.tuples(arrays(np.float32, s, elements=cosines), arrays(bool, s))), st.floats(0.05, 5))
+@given(
+    shapes.flatmap(lambda s: st.tuples(arrays(np.float32, s, elements=cosines), arrays(bool, s))), st.floats(0.05, 5)
+)
 def test_equals_an_independent_version(cells, temperature):
     similarity, mask = cells
     weights = contrast_weights(similarity, mask, temperature)

@@ -1,0 +1,131 @@
+"""Settings of a training run, from YAML and command line, cast to what RPOConfig's fields hold."""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rpo_data.errors import TrainingError
+from rpo_data.trainer import RPOConfig
+
+_SET_ELSEWHERE = {
+    "output_dir": "it is what --out says",
+    "resume_from_checkpoint": "a checkpoint in --out is resumed by itself",
+}
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
+    """RPOConfig from settings by name, whose values may be text.
+
+    Raises:
+        TrainingError: a name is not known, a value is not of its field's type, or the settings cannot work together.
+    """
+    hints = typing.get_type_hints(RPOConfig)
+    names = [item.name for item in fields(RPOConfig) if item.init and item.name not in _SET_ELSEWHERE]
+    values: dict[str, Any] = {"logging_first_step": True, "report_to": "none"}
+    for name, value in settings.items():
+        if name in _SET_ELSEWHERE:
+            raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+            raise TrainingError(f"'{name}' is no setting of a training run: did you mean '{near}'?")
+        values[name] = _cast(name, value, hints[name])
+    try:
+        return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
+    except (ValueError, TypeError, ImportError) as error:
+        raise TrainingError(f"these training settings cannot work: {str(error).strip().splitlines()[0]}") from error
+
+
+def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any]:
+    """Settings from a YAML file, and over them those left on the command line (`--name value`, `--name=value`, `--flag`).
+
+    Raises:
+        TrainingError: the file cannot be read or is no mapping, or an argument is no option.
+
+    >>> read_settings(None, ["--learning-rate", "1e-3", "--max-steps=30", "--bf16", "--no-disable-dropout"])
+    {'learning_rate': '1e-3', 'max_steps': '30', 'bf16': True, 'disable_dropout': False}
+    """
+    settings = _read_yaml(config_file) if config_file else {}
+    flags = {item.name for item in fields(RPOConfig) if bool in _kinds(item.type)}
+    position = 0
+    while position < len(options):
+        option = options[position]
+        position += 1
+        if not option.startswith("--") or option == "--":
+            raise TrainingError(f"'{option}' is no option: settings look like --learning-rate 1e-6")
+        key, equals, value = option[2:].partition("=")
+        name = key.replace("-", "_")
+        if equals:
+            settings[name] = value
+        elif position < len(options) and not options[position].startswith("--"):
+            settings[name] = options[position]
+            position += 1
+        elif name.removeprefix("no_") in flags:
+            settings[name.removeprefix("no_")] = not name.startswith("no_")
+        else:
+            raise TrainingError(f"'{option}' needs a value, such as {option} VALUE")
+    return settings
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{file} cannot be read ({error.strerror}): check the path given to --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{file} is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise TrainingError(f"{file} must hold 'name: value' lines, such as 'learning_rate: 1e-6'")
+    return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _cast(name: str, value: Any, hint: Any) -> Any:
+    """Cast a value, text or as YAML has it, to the first of the field's types that takes it."""
+    kinds = _kinds(hint)
+    empty = value is None or (str not in kinds and str(value).lower() in ("none", "null"))
+    if empty and types.NoneType in kinds:
+        return None
+    for kind, cast in {bool: _as_bool, int: _as_int, float: _as_float, str: _as_text}.items():
+        if kind in kinds and not empty:
+            try:
+                return cast(value)
+            except (ValueError, OverflowError):
+                continue
+    if isinstance(value, (dict, list)) and any(typing.get_origin(kind) is type(value) for kind in kinds):
+        return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not types.NoneType)
+    raise TrainingError(f"{name} needs a value of type {wanted}, got '{value}'")
+
+
+def _as_bool(value: Any) -> bool:
+    if str(value).lower() not in _YES + _NO:
+        raise ValueError
+    return str(value).lower() in _YES
+
+
+def _as_int(value: Any) -> int:
+    if isinstance(value, bool) or float(_as_text(value)) != int(float(_as_text(value))):
+        raise ValueError
+    return int(float(_as_text(value)))
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise ValueError
+    return str(value)

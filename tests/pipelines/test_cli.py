@@ -1,0 +1,127 @@
+"""The command line as a person meets it: help, one-sentence errors, exit statuses, no traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests_support import pair
+
+
+def rpo_data(*arguments, **settings):
+    command = [sys.executable, "-m", "rpo_data.pipelines.cli", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **settings)
+
+
+@pytest.fixture
+def logs(write_lines):
+    return write_lines("logs.jsonl", [*(pair(n) for n in range(30)), pair(30, chosen=""), pair(1)])
+
+
+def test_help_names_every_command_and_key():
+    assert all(command in rpo_data("--help").stdout for command in ("build", "show", "train", "cache"))
+    text = rpo_data("build", "--help").stdout
+    for option in ("--out", "--recipe", "--limit", "--dry-run", "--group-size", "--temperature", "--embed-text"):
+        assert option in text
+
+
+def test_build_and_show(logs, tmp_path):
+    out = tmp_path / "out"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("embedder: static\ngroup_size: 8\ntest_fraction: 0\n")
+    built = rpo_data(
+        "build", logs, "--out", out, "--recipe", recipe, "--group-size", 4, "--cache-dir", tmp_path / "cache"
+    )
+    assert built.returncode == 0, built.stderr
+    assert "32 records of 1 source, 30 pairs kept" in built.stdout
+    assert "1 left out: empty_response" in built.stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["recipe"]["group_size"] == 4
+    assert manifest["recipe"]["embedder"] == "static"
+
+    shown = rpo_data("show", out, "--group", "train-0-1")
+    assert shown.returncode == 0, shown.stderr
+    assert "group train-0-1: 4 wins x 4 losses" in shown.stdout
+    assert "weight of win (row) against loss (column)" in shown.stdout
+    as_json = json.loads(rpo_data("show", out, "--json").stdout)
+    assert as_json["group_id"] == "train-0-0"
+    assert len(as_json["wins"]) == 4
+
+
+def test_dry_run_writes_nothing(logs, tmp_path):
+    run = rpo_data("build", logs, "--out", tmp_path / "out", "--dry-run", "--cache-dir", tmp_path / "cache")
+    assert run.returncode == 0, run.stderr
+    assert "30 pairs kept" in run.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_cache_is_shown_and_cleared(logs, tmp_path):
+    cache = tmp_path / "cache"
+    rpo_data("build", logs, "--out", tmp_path / "out", "--dry-run", "--cache-dir", cache)
+    (cache / "not ours").write_text("stays")
+    assert "stages" in rpo_data("cache", "--cache-dir", cache).stdout
+    assert (cache / "stages").exists()
+    rpo_data("cache", "--clear", "--cache-dir", cache)
+    assert [path.name for path in cache.iterdir()] == ["not ours"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["build", "nowhere.jsonl", "--out", "x"], 1, "nowhere.jsonl does not exist: give a file"),
+        (["build", "LOGS", "--out", "x", "--group-size", "0"], 1, "--group-size is '0': input should be greater than"),
+        (["build", "LOGS", "--out", "x", "--temperature", "-1"], 1, "--temperature is '-1': must be greater than 0"),
+        (["build", "LOGS", "--out", "x", "--temperature", "warm"], 1, "--temperature is 'warm'"),
+        (["build", "LOGS", "--out", "x", "--strategy", "best"], 1, "'nearest' or 'random'"),
+        (["build", "LOGS", "--out", "x", "--embedder", "nobody/nothing"], 1, "embedder 'nobody/nothing' is neither"),
+        (["build", "LOGS", "--out", "x", "--recipe", "nowhere.yaml"], 1, "nowhere.yaml cannot be read"),
+        (["build", "LOGS"], 2, "Missing option '--out'"),
+        (["build", "LOGS", "--out", "x", "--groupsize", "3"], 2, "No such option"),
+        (["show", "nowhere"], 1, "nowhere is no mined contrast dataset"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_never_a_traceback(arguments, status, words, logs, tmp_path):
+    run = rpo_data(*(str(logs) if a == "LOGS" else a for a in arguments), cwd=tmp_path)
+    assert run.returncode == status
+    assert "Traceback" not in run.stderr
+    assert words in " ".join(run.stderr.replace("│", " ").split())
+    if status == 1:
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("groupsize: 4", "there is no recipe key 'groupsize'; did you mean 'group_size'?"),
+        ("views: many", "views is 'many'"),
+        ("- a\n- b", "holds no 'key: value' lines"),
+        ("a: [", "recipe.yaml:1:5 is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_recipe(text, words, logs, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    run = rpo_data("build", logs, "--out", tmp_path / "x", "--recipe", recipe)
+    assert run.returncode == 1
+    assert words in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_says_what_is_kept(sample, tmp_path):
+    command = [sys.executable, "-m", "rpo_data.pipelines.cli", "build", str(sample), "--out", str(tmp_path / "out")]
+    command += ["--batch-size", "8", "--cache-dir", str(tmp_path / "cache")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not list((tmp_path / "cache").rglob("vectors/*/*.arrow")) and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what is finished is kept" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
