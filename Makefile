@@ -22,7 +22,7 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/rpo-data build $(SAMPLE) --out demo/dataset --test-fraction 0.1 --views 2
-	$(BIN)/rpo-data show demo/dataset --group train-0-0 --characters 100
+	$(BIN)/rpo-data show demo/dataset --characters 110
 	$(BIN)/python -m rpo_data.pipelines.tiny_model demo/dataset demo/model
 	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config examples/train-demo.yaml
 

@@ -68,9 +68,9 @@ def build(
         tables = _write_tables(folder, checked, prompts, mined)
         manifest = _manifest(checked, prompts, mined, recipe, limit, tables)
         (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
-        (folder / "report.html").write_text(render_report(folder, manifest), encoding="utf-8")
         (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        (folder / "report.html").write_text(render_report(load(folder)), encoding="utf-8")
     return load(out)
 
 

@@ -114,7 +114,9 @@ def build(
 @app.command()
 def show(
     dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
-    group: Annotated[str | None, typer.Option(help="Id of the group, such as train-0-12. [the first]")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Id of the group, such as train-0-12. [the middle one by similarity]")
+    ] = None,
     characters: Annotated[int, typer.Option(help="Characters shown of each text.", min=10)] = 160,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole group as JSON.")] = False,
 ) -> None:
@@ -126,7 +128,8 @@ def show(
     from rpo_data.pipelines.show import print_group
 
     data = load(dataset)
-    row = data.group(group or f"{data.splits[0]}-0-0")
+    ranked = data.ranked_groups()
+    row = data.group(group or ranked[len(ranked) // 2][0])
     if as_json:
         sys.stdout.write(json.dumps(row, ensure_ascii=False, indent=2) + "\n")
     else:

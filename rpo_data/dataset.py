@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict, Features, load_from_disk
 from pydantic import ValidationError
 
@@ -50,6 +51,23 @@ class ContrastDataset:
         groups = self.groups[split]
         per_view = len(groups) // self.views
         return groups.select(range(view * per_view, (view + 1) * per_view))
+
+    def ranked_groups(self, split: str = "train") -> list[tuple[str, float]]:
+        """Groups of view 0 as (id, mean cosine of two different rows), most related first; a group of one has 0.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        groups = self.view(split, 0).with_format("arrow")
+        ranked = []
+        for group_id, similarity in zip(
+            groups["group_id"][:].to_pylist(), groups["similarity"][:].to_pylist(), strict=True
+        ):
+            matrix = np.array(similarity, dtype=np.float64)
+            cells = matrix.size - np.eye(*matrix.shape).sum()
+            off_diagonal = matrix.sum() - np.trace(matrix)
+            ranked.append((group_id, float(off_diagonal / cells) if cells else 0.0))
+        return sorted(ranked, key=lambda group: -group[1])
 
     def group(self, group_id: str) -> dict[str, Any]:
         """One group with its texts: the row of `groups`, plus `wins` and `losses` (rows of `pairs`).

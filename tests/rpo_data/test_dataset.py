@@ -33,6 +33,15 @@ def test_a_group_with_its_texts(original):
         assert win["chosen"][0]["content"].startswith("good answer")
 
 
+def test_groups_ranked_by_similarity(original):
+    ranked = original.ranked_groups()
+    assert sorted(group_id for group_id, _ in ranked) == sorted(original.view("train", 0)["group_id"])
+    assert [mean for _, mean in ranked] == sorted((mean for _, mean in ranked), reverse=True)
+    similarity = original.group(ranked[0][0])["similarity"]
+    off_diagonal = [similarity[i][j] for i in range(4) for j in range(4) if i != j]
+    assert ranked[0][1] == pytest.approx(sum(off_diagonal) / 12)
+
+
 def test_unknown_names_show_what_there_is(original):
     with pytest.raises(DatasetError, match=r"no group 'train-9-0' .* ids look like 'train-0-0'"):
         original.group("train-9-0")
