@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -187,27 +188,39 @@ def _need_extra(extra: str, *modules: str) -> None:
 
 
 class _Progress:
-    """A bar with rate and time left for each long stage on a terminal; nothing otherwise (each stage says its line)."""
+    """Each long stage with rate and time left: a bar on a terminal, else a plain line every ten seconds."""
 
     def __enter__(self) -> Callable[[str, int, int], None]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = [TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn()]
         columns += [TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-        self._progress = Progress(*columns, console=log, transient=True, disable=not log.is_terminal)
+        self._bars = Progress(*columns, console=log, transient=True, disable=not log.is_terminal)
         self._tasks: dict[str, Any] = {}
-        self._progress.start()
-        return self._track
+        self._began: dict[str, float] = {}
+        self._next_line = time.monotonic() + 10
+        self._bars.start()
+        return self._track if log.is_terminal else self._lines
 
     def _track(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total or None, rate="")
-        task = self._progress.tasks[self._tasks[stage]]
+            self._tasks[stage] = self._bars.add_task(stage, total=total or None, rate="")
+        task = self._bars.tasks[self._tasks[stage]]
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
-        self._progress.update(task.id, completed=done, total=total or None, rate=rate)
+        self._bars.update(task.id, completed=done, total=total or None, rate=rate)
+
+    def _lines(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(stage, now)
+        if now < self._next_line or now == began:
+            return
+        self._next_line = now + 10
+        rate = done / (now - began)
+        left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total else ""
+        log.print(f"{stage:<7} {done:,}{left}, {rate:,.0f}/s", markup=False)
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self._bars.stop()
 
 
 class _Stopped(BaseException):

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -49,8 +50,7 @@ class Checked:
     @property
     def left_out_counts(self) -> dict[str, int]:
         """Code -> how many records or rows are left out under it."""
-        codes = self.rejects["code"].to_pylist()
-        counts = {code: codes.count(code) for code in set(codes)}
+        counts = Counter(self.rejects["code"].to_pylist())
         counts.update({reason.code: len(reason.position) for reason in self.left_out if reason.position})
         return dict(sorted(counts.items()))
 
@@ -179,11 +179,13 @@ def _read(
 def _counts(
     records: list[RecordCounts], content: list[str], rows: pa.Table, left_out: list[LeftOut]
 ) -> list[SourceCounts]:
-    names = rows["source"].to_pylist()
-    gone = {reason.code: [names[position] for position in reason.position] for reason in left_out}
+    gone = {
+        reason.code: Counter(rows["source"].take(pa.array(reason.position, type=pa.int64())).to_pylist())
+        for reason in left_out
+    }
     counts = []
     for count, digest in zip(records, content, strict=True):
-        merged, rejected = gone["duplicate"].count(count.name), gone["conflict"].count(count.name)
+        merged, rejected = gone["duplicate"][count.name], gone["conflict"][count.name]
         counts.append(
             SourceCounts(
                 name=count.name,

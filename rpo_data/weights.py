@@ -77,13 +77,13 @@ def calibrate_temperature(
     Returns:
         The temperature, rounded to six significant digits, and a warning where the target cannot be reached.
     """
+    if all(similarity.shape[1] < 2 for similarity, _ in mined):
+        return PAPER_TEMPERATURE, None  # one loss a win: the weight is 1 at any temperature
     target = mean_effective_contrasts(random, PAPER_TEMPERATURE)
     low, high = _SEARCHED
     if target <= mean_effective_contrasts(mined, low):
         return low, f"temperature auto: {target:.3f} effective contrasts need less than {low}; {low} is used"
     if target >= mean_effective_contrasts(mined, high):
-        if all(similarity.shape[1] < 2 for similarity, _ in mined):
-            return PAPER_TEMPERATURE, None  # one loss a win: the weight is 1 at any temperature
         return high, f"temperature auto: {target:.3f} effective contrasts need more than {high}; {high} is used"
     while math.log(high / low) > 1e-7:
         middle = math.sqrt(low * high)  # contrasts rise with the temperature
