@@ -1,0 +1,170 @@
+"""`rpo-data train`: a run that resumes by itself and says one plain line a logging step."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+import xxhash
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from rpo_data.dataset import ContrastDataset
+from rpo_data.errors import TrainingError
+from rpo_data.pipelines.train_settings import make_config, read_settings
+from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer.tokenize import Progress, describe_counts
+
+Say = Callable[[str], None]
+
+__all__ = ["make_config", "read_settings", "train"]
+
+_FIXED_BY_A_RUN = (
+    "beta",
+    "loss_type",
+    "diagonal_alpha",
+    "max_length",
+    "learning_rate",
+    "seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
+
+
+def train(
+    dataset: ContrastDataset,
+    model: str,
+    out: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a model from a dataset, and save it with its tokenizer in `out`; a checkpoint there is resumed.
+
+    Args:
+        dataset: its train split is trained on; its test split, where there is one, is held out.
+        model: folder or Hub id of a causal language model; also the reference.
+        out: folder for checkpoints and the trained model.
+        settings: RPOConfig fields by name; texts are cast to the field's type.
+        say: is given one line at a time.
+        progress: called with (stage, done, total) while tokenising and scoring the reference.
+
+    Returns:
+        before, after                        held-out loss and metrics, None without a test split
+        steps                                optimiser steps of the whole run
+        first_loss, last_loss, train_loss    first and last line of the log, and the mean of all of them by steps
+
+    Raises:
+        TrainingError: a setting is wrong, the model cannot be loaded, or `out` holds a checkpoint of another run.
+    """
+    out = Path(out)
+    args = make_config(settings, out)
+    held_out = dataset if "test" in dataset.splits else None
+    transformers.utils.logging.disable_progress_bar()
+    trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress)
+    trainer.remove_callback(PrinterCallback)
+    if not trainer.is_world_process_zero():
+        say = _silent
+    pairs = trainer.train_dataset.pairs
+    say(f"tokens    {describe_counts(pairs.counts, args.max_length)}")
+    say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
+    checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None
+    _claim(out, _identity(dataset, trainer), checkpoint)
+    if checkpoint:
+        say(f"resume    from {checkpoint}")
+    args.eval_on_start = held_out is not None and checkpoint is None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = trainer.evaluate() if held_out else None
+    trainer.save_model()
+    trainer.save_state()
+    say(f"saved     {out}")
+    history = trainer.state.log_history
+    return {"before": _before(history), "after": after, "steps": trainer.state.global_step, **_losses(history)}
+
+
+class ProgressLines(TrainerCallback):
+    """Says one line for each training log and each evaluation, on the main process only."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._began: float | None = None
+        self._first_step = 0
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock at the first epoch; steps before a resume do not count towards the rate."""
+        if self._began is None:
+            self._began, self._first_step = time.monotonic(), state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say the line."""
+        if not logs or not state.is_world_process_zero:
+            return
+        if "loss" in logs:
+            spent = time.monotonic() - (self._began or 0.0)
+            rate = (state.global_step - self._first_step) / max(spent, 1e-9)
+            left = time.strftime("%H:%M:%S", time.gmtime((state.max_steps - state.global_step) / max(rate, 1e-9)))
+            step = f"{state.global_step}/{state.max_steps}"
+            pace = f"lr {logs['learning_rate']:.1e}  {rate:.2f} steps/s  {left} left"
+            self._say(f"step      {step:<10}{_described(logs, '')}  {pace}")
+        elif "eval_loss" in logs:
+            self._say(f"held out  {f'step {state.global_step}':<10}{_described(logs, 'eval_')}")
+
+
+def _described(logs: Mapping[str, float], prefix: str) -> str:
+    names = {"loss": "loss {:.4f}", "rewards/margins": "margin {:+.4f}", "rewards/accuracies": "accuracy {:.3f}"}
+    return "  ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _before(history: list[dict[str, float]]) -> dict[str, float] | None:
+    """The evaluation at step 0; a resumed run finds it in the checkpoint's log."""
+    at_start = [entry for entry in history if "eval_loss" in entry and entry["step"] == 0]
+    return {name: value for name, value in at_start[0].items() if name.startswith("eval_")} if at_start else None
+
+
+def _losses(history: list[dict[str, float]]) -> dict[str, float | None]:
+    logged = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    if not logged:
+        return {"first_loss": None, "last_loss": None, "train_loss": None}
+    steps = [step - before for (step, _), before in zip(logged, [0, *(s for s, _ in logged)], strict=False)]
+    mean = sum(n * loss for n, (_, loss) in zip(steps, logged, strict=True)) / sum(steps)
+    return {"first_loss": logged[0][1], "last_loss": logged[-1][1], "train_loss": mean}
+
+
+def _identity(dataset: ContrastDataset, trainer: RPOTrainer) -> dict[str, Any]:
+    tables = json.dumps(dataset.manifest.tables, sort_keys=True).encode()
+    own = {name: getattr(trainer.args, name) for name in _FIXED_BY_A_RUN}
+    return {"dataset": xxhash.xxh3_128_hexdigest(tables), "model": trainer.reference_id, **own}
+
+
+def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
+    """Note in `out` which run it holds; refuse where the checkpoint there is of another one."""
+    file = out / "rpo_run.json"
+    if checkpoint:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for name, value in identity.items():
+            if found.get(name) != value:
+                raise TrainingError(
+                    f"{checkpoint} is of another run: its {name} is {found.get(name, 'not known')}, now it is {value}; "
+                    "choose another --out, or ask for the same"
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)

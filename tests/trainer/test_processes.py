@@ -1,0 +1,68 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+@pytest.fixture
+def folder(make, tiny_models, tmp_path):
+    """Dataset, reference and a policy away from it, on disk. Five test groups: the last batch of two ranks is filled up."""
+    rows = make.echo_pairs(12, seed=5)
+    draw = np.random.default_rng(0)
+    members, masks = [[0, 1, 2, 3], [4, 5], [6, 7, 8], [9, 10, 11]], [np.ones((4, 4)), np.eye(2), np.ones((3, 3))]
+    masks.append(np.array([[1.0, 0, 0], [0, 0, 0], [1, 0, 0]]))
+    groups = [
+        make.group_row("train", 0, number, rows_in, rows_in, mask * draw.uniform(0.1, 1, mask.shape))
+        for number, (rows_in, mask) in enumerate(zip(members, masks, strict=True))
+    ]
+    last = make.group_row("test", 0, 4, [0, 4], [0, 4], np.full((2, 2), 0.5))
+    tests = [row | {"group_id": row["group_id"].replace("train", "test")} for row in groups] + [last]
+    data = make.dataset({"train": rows, "test": rows}, {"train": groups, "test": tests})
+    for name in ("pairs", "groups", "neighbors"):
+        getattr(data, name).save_to_disk(str(tmp_path / name))
+    (tmp_path / "manifest.json").write_text(data.manifest.to_json())
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    AutoTokenizer.from_pretrained(tiny_models["qwen2"]).save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(tmp_path / "policy")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", ["rpo", "diagonal"])
+def test_two_processes_equal_one(folder, loss_type):
+    """Four groups a step: two a batch and two batches on one process, one a batch and two batches on each of two."""
+    script = Path(__file__).with_name("two_processes.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    results, running = [], []
+    for processes in (1, 2):
+        out = folder / str(processes)
+        out.mkdir()
+        command = [*launch, str(processes), str(script), str(folder), str(out), str(2 // processes), loss_type]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running.append((out, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)))
+    for out, process in running:
+        _, errors = process.communicate(timeout=150)
+        assert process.returncode == 0, errors[-3000:]
+        results.append(json.loads((out / "result.json").read_text()))
+    one, two = results
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["reference"] == pytest.approx(one["reference"], abs=1e-4)
+    assert (one["files"], two["files"]) == (1, 1)  # only the main process wrote
+    for part in ("before", "log"):
+        for name in one[part]:
+            if "loss" in name or "rewards" in name or "logps" in name:
+                assert two[part][name] == pytest.approx(one[part][name], abs=1e-5), name
+    assert two["parameters"] == pytest.approx(one["parameters"], abs=1e-6)
+    # evaluate() before train() would leave every rank with gradients of its own
+    assert "set eval_on_start=True" in (folder / "2" / "refused").read_text()

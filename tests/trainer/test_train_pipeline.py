@@ -1,0 +1,150 @@
+import itertools
+import json
+import shutil
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rpo_data.errors import TrainingError
+from rpo_data.pipelines import train as pipeline
+from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
+from rpo_data.pipelines.train import make_config, read_settings, train
+from rpo_data.trainer import RPOTrainer
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {"cache_dir": str(tmp_path / "cache"), "use_cpu": "true", "learning_rate": "1e-2", "logging_steps": "1"}
+
+
+def test_trains_says_and_saves(tiny_models, echo, settings, tmp_path, capsys):
+    lines = []
+    result = train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": "5"}, say=lines.append)
+    assert result["steps"] == 5
+    assert result["first_loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert result["last_loss"] < result["train_loss"] < result["first_loss"]
+    assert result["before"]["eval_rewards/accuracies"] == 0.5
+    assert result["after"]["eval_loss"] < result["before"]["eval_loss"]
+    steps = [line for line in lines if line.startswith("step ")]
+    assert len(steps) == 5
+    assert steps[0].startswith("step      1/5       loss 0.6931  margin ")
+    assert all(word in steps[0] for word in ("accuracy 0.500", "lr 1.0e-02", "steps/s", "left"))
+    assert len([line for line in lines if line.startswith("held out")]) == 2
+    assert any("20 pairs" in line or "16 pairs" in line for line in lines)
+    assert capsys.readouterr().out == ""  # no line of transformers' own
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def test_no_test_split_means_no_evaluation(tiny_models, make, settings, tmp_path):
+    rows = make.echo_pairs(4, seed=0)
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1], [2, 3]]])})
+    result = train(data, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 1})
+    assert result["before"] is result["after"] is None
+
+
+def test_a_killed_run_resumes_by_itself_to_the_same_end(tiny_models, echo, settings, tmp_path, monkeypatch):
+    settings |= {"max_steps": 6, "save_steps": 2}
+    whole = train(echo, str(tiny_models["qwen2"]), tmp_path / "whole", settings)
+    step, count = RPOTrainer.training_step, itertools.count(1)
+
+    def fifth_step_is_killed(self, *args, **kwargs):
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RPOTrainer, "training_step", fifth_step_is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(echo, str(tiny_models["qwen2"]), tmp_path / "killed", settings)
+    lines = []
+    resumed = train(echo, str(tiny_models["qwen2"]), tmp_path / "killed", settings, say=lines.append)
+    assert any(line.startswith("resume    from") and line.endswith("checkpoint-4") for line in lines)
+    for name in ("steps", "first_loss", "last_loss", "train_loss"):
+        assert resumed[name] == pytest.approx(whole[name], abs=1e-6)
+    for name in ("eval_loss", "eval_rewards/margins"):
+        assert resumed["before"][name] == pytest.approx(whole["before"][name], abs=1e-6)
+        assert resumed["after"][name] == pytest.approx(whole["after"][name], abs=1e-6)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_models, echo, settings, tmp_path):
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
+    with pytest.raises(TrainingError, match=r"checkpoint-2 is of another run: its beta is 0.1, now it is 0.5; choose"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2, "beta": 0.5})
+    with pytest.raises(TrainingError, match=r"another run: its model is Qwen2.*now it is Llama"):
+        train(echo, str(tiny_models["llama"]), tmp_path / "out", settings | {"max_steps": 2})
+    again = train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
+    assert again["steps"] == 2  # finished: nothing is trained twice
+
+
+def test_texts_become_what_the_field_holds(tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text("learning-rate: 5e-7\nmax_length: none\nbeta: 1\nlr_scheduler_type: cosine\nseed: 7\n")
+    options = ["--max-steps=30", "--warmup-steps", "3", "--use-cpu", "--bf16", "--no-disable-dropout", "--seed", "8"]
+    args = make_config(read_settings(file, options), tmp_path)
+    assert (args.learning_rate, args.max_length, args.beta, args.seed) == (5e-7, None, 1.0, 8)
+    assert (args.max_steps, args.warmup_steps, args.bf16, args.disable_dropout) == (30, 3.0, True, False)
+    assert args.lr_scheduler_type == "cosine"
+    assert isinstance(args.beta, float)
+    assert make_config(read_settings(None, ["--max-steps", "-1"]), tmp_path).max_steps == -1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"learning_rat": 1}, "'learning_rat' is no setting of a training run: did you mean 'learning_rate'?"),
+        ({"max_steps": "many"}, "max_steps needs a value of type int, got 'many'"),
+        ({"max_steps": "2.5"}, "max_steps needs a value of type int, got '2.5'"),
+        ({"max_length": "x"}, "max_length needs a value of type int, got 'x'"),
+        ({"beta": True}, "beta needs a value of type float, got 'True'"),
+        ({"beta": None}, "beta needs a value of type float, got 'None'"),
+        ({"bf16": "maybe"}, "bf16 needs a value of type bool, got 'maybe'"),
+        ({"output_dir": "x"}, "'output_dir' cannot be set: it is what --out says"),
+        ({"lr_scheduler_type": "zigzag"}, "these training settings cannot work: zigzag is not a valid SchedulerType"),
+        ({"loss_type": "sigmoid"}, "loss_type 'sigmoid' is not known"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(settings, sentence, tmp_path):
+    with pytest.raises(TrainingError) as caught:
+        make_config(settings, tmp_path)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "sentence"),
+    [
+        ("a: [", [], r"train.yaml is not valid YAML"),
+        ("- a", [], r"train.yaml must hold 'name: value' lines"),
+        (None, [], r"train.yaml cannot be read \(No such file or directory\): check the path given to --config"),
+        ("{}", ["beta", "1"], "'beta' is no option: settings look like --learning-rate 1e-6"),
+        ("{}", ["--beta"], "'--beta' needs a value, such as --beta VALUE"),
+        ("{}", ["--beta", "--bf16"], "'--beta' needs a value"),
+    ],
+)
+def test_wrong_files_and_options_are_one_sentence(content, options, sentence, tmp_path):
+    file = tmp_path / "train.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(TrainingError, match=sentence) as caught:
+        read_settings(file, options)
+    assert "\n" not in str(caught.value)
+
+
+def test_tiny_model_is_small_and_always_the_same(echo, tmp_path):
+    sizes = [make_tiny_model(tmp_path / name, dataset_texts(echo)) for name in ("one", "two")]
+    assert sizes[0] == sizes[1] < 20_000
+    for file in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    other = make_tiny_model(tmp_path / "three", dataset_texts(echo), architecture="llama", tie_embeddings=True)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "three").config.tie_word_embeddings
+    assert other < 20_000
+
+
+def test_a_run_note_is_whole_or_not_there(tmp_path):
+    pipeline._claim(tmp_path / "out", {"beta": 0.1}, None)
+    assert json.loads((tmp_path / "out" / "rpo_run.json").read_text()) == {"beta": 0.1}
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"its beta is not known, now it is 0\.1"):
+        pipeline._claim(tmp_path / "out", {"beta": 0.1}, str(tmp_path / "out" / "checkpoint-1"))

@@ -1,0 +1,338 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from rpo_data.errors import TrainingError
+from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer.loss import LOSS_TYPES
+from rpo_data.trainer.models import disable_dropout
+
+
+def parameters(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def perturbed(path, seed=0, size=0.05):
+    """The model of a folder, moved away from it, so that no log-ratio is 0."""
+    model = AutoModelForCausalLM.from_pretrained(path)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def uneven(make):
+    """Four groups of 4, 4, 3 and 1 pairs; one with most cells masked, one with its own cells masked, one wholly masked."""
+    rows = make.echo_pairs(12, seed=5)
+    draw = np.random.default_rng(0)
+    masks = [np.ones((4, 4)), np.eye(4), 1 - np.eye(3), np.zeros((1, 1))]
+    masks[1][0, 1] = 1
+    members = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]]
+    groups = [
+        make.group_row("train", 0, number, rows_in, rows_in, mask * draw.uniform(0.1, 1, mask.shape))
+        for number, (rows_in, mask) in enumerate(zip(members, masks, strict=True))
+    ]
+    tests = [row | {"group_id": row["group_id"].replace("train", "test")} for row in groups]
+    return make.dataset({"train": rows, "test": rows}, {"train": groups, "test": tests})
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_first_loss_is_log_two(tiny_models, echo, config, loss_type):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(loss_type=loss_type, max_steps=1), echo)
+    trainer.train()
+    first = trainer.state.log_history[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["rewards/accuracies"] == 0.5
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert first["logps/chosen"] < -1
+
+
+def test_dpo_equals_trl(tiny_models, make, config, tmp_path):
+    trl = pytest.importorskip("trl")
+    rows = make.echo_pairs(4, seed=7)
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2, 3]]])})
+    policy, reference = tmp_path / "policy", tiny_models["qwen2"]
+    perturbed(reference, size=0.2).save_pretrained(policy)
+    tokenizer = AutoTokenizer.from_pretrained(reference)
+
+    ours = RPOTrainer(str(policy), config(loss_type="dpo"), data, processing_class=tokenizer, ref_model=str(reference))
+    batch = next(iter(ours.get_train_dataloader()))
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path / "trl"),
+        use_cpu=True,
+        bf16=False,
+        beta=0.1,
+        per_device_train_batch_size=4,
+        train_sampling_strategy="sequential",
+        report_to="none",
+    )
+    theirs = trl.DPOTrainer(
+        str(policy),
+        AutoModelForCausalLM.from_pretrained(reference),
+        arguments,
+        train_dataset=data.pairs["train"],
+        processing_class=tokenizer,
+    )
+    their_batch = next(iter(theirs.get_train_dataloader()))
+    order = torch.cat([batch["cell_win"][batch["cell_own"]], batch["cell_loss"][batch["cell_own"]]])
+    assert their_batch["input_ids"].tolist() == batch["input_ids"][order].tolist()
+    assert their_batch["completion_mask"].bool().tolist() == batch["completion_mask"][order].tolist()
+
+    loss, their_loss = ours.compute_loss(ours.model, batch), theirs.compute_loss(theirs.model, their_batch)
+    assert abs(their_loss.item() - math.log(2)) > 0.01
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
+    gradients = [
+        torch.autograd.grad(value, list(model.parameters()))
+        for value, model in ((loss, ours.model), (their_loss, theirs.model))
+    ]
+    for mine, their in zip(*gradients, strict=True):
+        assert torch.allclose(mine, their, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_accumulation_normalises_over_the_window(tiny_models, uneven, config, loss_type):
+    def step(batch_size: int) -> tuple[torch.Tensor, float]:
+        args = config(
+            loss_type=loss_type,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=4 // batch_size,
+            train_sampling_strategy="sequential",
+            max_steps=1,
+            optim="sgd",
+            learning_rate=0.1,
+            max_grad_norm=0.0,
+        )
+        trainer = RPOTrainer(perturbed(tiny_models["qwen2"]), args, uneven, **common)
+        trainer.train()
+        return parameters(trainer.model), trainer.state.log_history[0]
+
+    common = {
+        "processing_class": AutoTokenizer.from_pretrained(tiny_models["qwen2"]),
+        "ref_model": str(tiny_models["qwen2"]),
+    }
+    at_once, log_at_once = step(4)
+    for batch_size in (1, 2):
+        in_parts, log = step(batch_size)
+        assert torch.allclose(at_once, in_parts, atol=1e-6)
+        for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/rejected"):
+            assert log[name] == pytest.approx(log_at_once[name], abs=1e-5)
+    moved = (at_once - parameters(perturbed(tiny_models["qwen2"]))).abs().max()
+    assert moved > 1e-4  # else the comparison would be empty
+
+
+def expected_metrics(trainer, dataset, loss_type):
+    """Loss and metrics over all cells of all test groups, in float64 NumPy, from log-probs taken one by one."""
+    groups = trainer.eval_dataset
+    sequences, ratios, logps = groups.pairs.sequences, {}, {}
+    for number in range(len(sequences)):
+        tokens, start = sequences[number], sequences.prompt_lengths[number]
+        scores = trainer.model(torch.tensor(tokens[None].astype(np.int64))).logits[0].double().log_softmax(-1)
+        logps[number] = sum(scores[p - 1, tokens[p]].item() for p in range(start, len(tokens)))
+        ratios[number] = logps[number] - float(groups.ref_logps[number])
+    own, other, pairs = [], [], []
+    for group in dataset.groups["test"]:
+        for i, win in enumerate(group["win_rows"]):
+            for j, loss in enumerate(group["loss_rows"]):
+                if group["weight"][i][j] == 0:
+                    continue
+                chosen, rejected = groups.pairs.chosen[win], groups.pairs.rejected[loss]
+                margin = ratios[chosen] - ratios[rejected]
+                weight = group["weight"][i][j] if loss_type == "rpo" else 1.0
+                (own if i == j else other).append(np.logaddexp(0, -0.1 * weight * margin))
+                if i == j:
+                    pairs.append((0.1 * margin, float(margin > 0), logps[chosen], 0.1 * ratios[rejected]))
+    means = {
+        "rpo": np.mean(own + other),
+        "uniform": np.mean(own + other),
+        "dpo": np.mean(own),
+        "diagonal": 0.8 * np.mean(own) + 0.2 * np.mean(other),
+    }
+    margins, accuracies, chosen, rejected = np.mean(pairs, axis=0)
+    return {
+        "eval_loss": means[loss_type],
+        "eval_rewards/margins": margins,
+        "eval_rewards/accuracies": accuracies,
+        "eval_logps/chosen": chosen,
+        "eval_rewards/rejected": rejected,
+    }
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_evaluation_is_exact_whatever_the_batches(tiny_models, uneven, config, loss_type):
+    for batch_size in (1, 3, 8):
+        trainer = RPOTrainer(
+            perturbed(tiny_models["llama"]),
+            config(loss_type=loss_type, per_device_eval_batch_size=batch_size),
+            eval_dataset=uneven,
+            processing_class=AutoTokenizer.from_pretrained(tiny_models["llama"]),
+            ref_model=str(tiny_models["llama"]),
+        )
+        got = trainer.evaluate()
+        for name, value in expected_metrics(trainer, uneven, loss_type).items():
+            assert got[name] == pytest.approx(value, abs=1e-5), name
+        assert {name for name in got if not name.startswith("eval_")} <= {"epoch"}
+
+
+def test_evaluation_never_hands_out_logits(tiny_models, uneven, config):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(), eval_dataset=uneven)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    loss, logits, labels = trainer.prediction_step(trainer.model, batch, prediction_loss_only=False)
+    assert loss.dim() == 0
+    assert logits is labels is None
+    output = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation")
+    assert output.predictions is output.label_ids is None
+
+
+class Watch(TrainerCallback):
+    """Notes (step, epoch, view) at the start of each step."""
+
+    def __init__(self):
+        self.seen, self.dataset = [], None
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.seen.append((state.global_step, int(state.epoch or 0), self.dataset.view))
+
+
+def watched(model, args, data):
+    watch = Watch()
+    trainer = RPOTrainer(model, args, data, callbacks=[watch])
+    watch.dataset = trainer.train_dataset
+    batches, collate = [], trainer.data_collator
+
+    class Noting(type(collate)):
+        def __call__(self, groups):
+            batches.append(set().union(*(group.completions for group in groups)))
+            return super().__call__(groups)
+
+    trainer.data_collator = Noting(collate.pad_token_id)
+    return trainer, watch, batches
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("stop", [3, 4, 6])
+def test_resume_gives_the_losses_of_an_uninterrupted_run(tiny_models, echo, config, tmp_path, architecture, stop):
+    """Four groups a view, so steps 0 to 3 are epoch 0, and a stop lies inside, at the border, and inside epoch 1."""
+    model = tiny_models[architecture]
+    settings = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": stop, "learning_rate": 1e-2}
+    whole, watch, batches = watched(model, config(output_dir=str(tmp_path / "whole"), **settings), echo)
+    whole.train()
+    resumed, watch_again, batches_again = watched(model, config(output_dir=str(tmp_path / "again"), **settings), echo)
+    assert resumed.reference_computed == 0
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
+
+    losses = {entry["step"]: entry["loss"] for entry in whole.state.log_history if "loss" in entry}
+    again = {entry["step"]: entry["loss"] for entry in resumed.state.log_history if "loss" in entry}
+    assert sorted(losses) == list(range(1, 13))
+    assert again == pytest.approx(losses, abs=1e-6)
+    assert losses[12] < losses[1] - 0.01  # it moved, so equal losses say something
+    assert torch.allclose(parameters(whole.model), parameters(resumed.model), atol=1e-6)
+
+    views = [view for _, _, view in watch.seen]
+    assert views == [0] * 4 + [1] * 4 + [0] * 4
+    assert [view for _, _, view in watch_again.seen] == views[stop:]
+    assert batches_again == batches[stop:]
+
+
+def test_each_epoch_trains_on_the_groups_of_its_view(tiny_models, echo, config):
+    trainer, _, batches = watched(tiny_models["qwen2"], config(num_train_epochs=2), echo)
+    trainer.train()
+    views = []
+    for view in (0, 1):
+        trainer.train_dataset.set_view(view)
+        views.append([frozenset(group.completions) for group in trainer.train_dataset])
+    assert set(map(frozenset, batches[:4])) == set(views[0])
+    assert set(map(frozenset, batches[4:])) == set(views[1])
+    assert set(views[0]).isdisjoint(views[1])
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_saves_and_reloads(tiny_models, echo, config, tmp_path, architecture):
+    trainer = RPOTrainer(tiny_models[architecture], config(max_steps=2), echo)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    tokens = torch.arange(20)[None]
+    assert torch.equal(reloaded(tokens).logits, trainer.model.eval()(tokens).logits)
+    assert not torch.equal(parameters(reloaded), parameters(AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])))
+    assert reloaded.config.tie_word_embeddings == (architecture == "qwen2")
+    AutoTokenizer.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_held_out_accuracy_rises_on_a_task_that_can_be_learnt(tiny_models, make, config, architecture, loss_type):
+    known, unknown = make.words[:10], make.words[10:]
+    rows = {"train": make.echo_pairs(32, seed=1, words=known), "test": make.echo_pairs(12, seed=2, words=unknown)}
+    groups = {split: make.paired_groups(split, [make.in_groups(len(rows[split]), 4)]) for split in rows}
+    seen = {word for row in rows["train"] for word in row["prompt"][0]["content"].strip("?").split()}
+    asked = {word for row in rows["test"] for word in row["prompt"][0]["content"].strip("?").split()}
+    assert seen.isdisjoint(asked)  # held-out prompts share no word with those trained on
+    args = config(loss_type=loss_type, num_train_epochs=3, learning_rate=5e-3)
+    data = make.dataset(rows, groups)
+    trainer = RPOTrainer(tiny_models[architecture], args, data, eval_dataset=data)
+    assert trainer.evaluate()["eval_rewards/accuracies"] == 0.5
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_rewards/accuracies"] > 0.9
+    assert after["eval_rewards/margins"] > 0.05
+
+
+def test_dropout_is_off_unless_asked_for(tiny_models, echo, config):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"], attention_dropout=0.5)
+    tokens = torch.arange(20)[None]
+    model.train()
+    assert not torch.equal(model(tokens).logits, model(tokens).logits)  # else the next line would be empty
+    disable_dropout(model)
+    assert torch.equal(model(tokens).logits, model(tokens).logits)
+    assert model.config.attention_dropout == 0.5
+
+
+def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(bf16=True, max_steps=1), echo)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"loss_type": "diagnal"}, "loss_type 'diagnal' is not known: did you mean 'diagonal'.*rpo, uniform, dpo"),
+        ({"beta": 0.0}, "beta 0.0 cannot work: it must be greater than 0"),
+        ({"beta": math.nan}, "beta nan cannot work"),
+        ({"diagonal_alpha": 1.2}, "diagonal_alpha 1.2 cannot work: it is a share"),
+        ({"max_length": 3}, "max_length 3 cannot work.*at least 4 tokens; none sets no limit"),
+        ({"remove_unused_columns": True}, "remove_unused_columns cannot be on"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 has no meaning"),
+        ({"train_sampling_strategy": "group_by_length"}, "'group_by_length'.*use one of random, sequential"),
+        ({"bf16_full_eval": True}, "use bf16 or fp16"),
+    ],
+)
+def test_config_refuses_what_cannot_work(config, settings, sentence):
+    with pytest.raises(TrainingError, match=sentence):
+        config(**settings)
+
+
+def test_paper_defaults(config):
+    args = config()
+    assert (args.beta, args.loss_type, args.diagonal_alpha, args.max_length) == (0.1, "rpo", 0.8, 1024)
+    assert type(args)(output_dir=args.output_dir).learning_rate == 5e-7
+
+
+def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_path):
+    no_test = make.dataset({"train": make.echo_pairs(2, 0)}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    with pytest.raises(TrainingError, match="no split 'test', it has train"):
+        RPOTrainer(tiny_models["qwen2"], config(), no_test, eval_dataset=no_test)
+    with pytest.raises(TrainingError, match=r"model '.*nowhere' cannot be loaded \(.*\): give a folder"):
+        RPOTrainer(tmp_path / "nowhere", config(), echo)
+    with pytest.raises(TrainingError, match="persistent_workers keeps workers on the first of the 2 views"):
+        RPOTrainer(tiny_models["qwen2"], config(dataloader_persistent_workers=True, dataloader_num_workers=1), echo)
+    small = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    small.resize_token_embeddings(100)
+    with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
+        RPOTrainer(small, config(), echo, processing_class=AutoTokenizer.from_pretrained(tiny_models["qwen2"]))

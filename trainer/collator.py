@@ -1,0 +1,93 @@
+"""Contrast groups to one batch: distinct sequences, padded on the right, and the cells that count, flat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sequence: its token ids, how many of them are prompt, and its reference log-prob (nats, summed)."""
+
+    tokens: np.ndarray
+    prompt_length: int
+    ref_logp: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """One contrast group in tokens; its unmasked cells are flat, so any number of wins and losses fits.
+
+    completions   by a number that is unique in the split: equal sequences of two groups share one
+    wins, losses  (C,) numbers of the completions that each cell sets against each other
+    weights       (C,) what the loss multiplies the cell's logit with
+    own           (C,) whether win and loss are chosen and rejected of one pair
+    """
+
+    completions: dict[int, Completion]
+    wins: Sequence[int]
+    losses: Sequence[int]
+    weights: Sequence[float]
+    own: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class GroupCollator:
+    """Collate groups into one batch.
+
+    Returns tensors by name, for S distinct sequences of at most L tokens, C cells and G groups:
+        input_ids (S, L) int64, attention_mask (S, L) int64, completion_mask (S, L) bool, ref_logps (S,) float32,
+        cell_win, cell_loss (C,) int64: row numbers of input_ids; cell_weight (C,) float32; cell_own (C,) bool,
+        group_cells (G,) int64: how many cells each group has (0: all masked); cells stand group by group.
+
+    >>> first = Group({7: Completion([1, 2, 3], 2, -1.5), 8: Completion([1, 2, 4, 5], 2, -2.5)}, [7], [8], [1.0], [True])
+    >>> second = Group(
+    ...     {7: Completion([1, 2, 3], 2, -1.5), 9: Completion([6, 3], 1, -0.5), 4: Completion([6, 5, 5], 1, -3.0)},
+    ...     wins=[9, 7], losses=[4, 4], weights=[0.75, 0.25], own=[True, False],
+    ... )
+    >>> for name, tensor in GroupCollator(pad_token_id=0)([first, second]).items():
+    ...     print(name, tensor.int().tolist() if name == "completion_mask" else tensor.tolist())
+    input_ids [[1, 2, 3, 0], [1, 2, 4, 5], [6, 3, 0, 0], [6, 5, 5, 0]]
+    attention_mask [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+    completion_mask [[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]
+    ref_logps [-1.5, -2.5, -0.5, -3.0]
+    cell_win [0, 2, 0]
+    cell_loss [1, 3, 3]
+    cell_weight [1.0, 0.75, 0.25]
+    cell_own [True, True, False]
+    group_cells [1, 2]
+    """
+
+    pad_token_id: int
+
+    def __call__(self, groups: Sequence[Group]) -> dict[str, Tensor]:
+        """Collate at least one group."""
+        completions = {number: item for group in groups for number, item in group.completions.items()}
+        place = {number: row for row, number in enumerate(completions)}
+        items = list(completions.values())
+        padded = pad_sequences([i.tokens for i in items], [i.prompt_length for i in items], self.pad_token_id)
+        return padded | {
+            "ref_logps": torch.tensor([item.ref_logp for item in items], dtype=torch.float32),
+            "cell_win": torch.tensor([place[n] for group in groups for n in group.wins], dtype=torch.int64),
+            "cell_loss": torch.tensor([place[n] for group in groups for n in group.losses], dtype=torch.int64),
+            "cell_weight": torch.tensor([w for group in groups for w in group.weights], dtype=torch.float32),
+            "cell_own": torch.tensor([own for group in groups for own in group.own], dtype=torch.bool),
+            "group_cells": torch.tensor([len(group.wins) for group in groups], dtype=torch.int64),
+        }
+
+
+def pad_sequences(
+    sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int], pad_token_id: int
+) -> dict[str, Tensor]:
+    """input_ids, attention_mask and completion_mask, each (S, L), of S sequences padded on the right."""
+    lengths = torch.tensor([len(tokens) for tokens in sequences])
+    input_ids = torch.full((len(sequences), int(lengths.max())), pad_token_id, dtype=torch.int64)
+    for row, tokens in enumerate(sequences):
+        input_ids[row, : len(tokens)] = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
+    position = torch.arange(input_ids.shape[1])
+    real = position < lengths[:, None]
+    completion = real & (position >= torch.as_tensor(prompt_lengths)[:, None])
+    return {"input_ids": input_ids, "attention_mask": real.long(), "completion_mask": completion}

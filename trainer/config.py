@@ -1,0 +1,79 @@
+"""RPOConfig: transformers.TrainingArguments plus what this loss needs."""
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from transformers import TrainingArguments
+
+from rpo_data.errors import TrainingError
+from rpo_data.trainer.loss import LOSS_TYPES
+
+_SHUFFLES = ("random", "sequential")
+
+
+@dataclass
+class RPOConfig(TrainingArguments):
+    """Settings of a training run. Batch sizes count contrast groups: the paper's 8 pairs a GPU are one group of eight.
+
+    >>> RPOConfig(output_dir="run", loss_type="diagonal", num_train_epochs=1).beta
+    0.1
+    """
+
+    learning_rate: float = field(default=5e-7, metadata={"help": "Peak learning rate (paper: 5e-7)."})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Contrast groups a step and device."})
+    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Contrast groups an evaluation step."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: a row is a whole group."})
+    beta: float = field(default=0.1, metadata={"help": "How strongly the policy is held to the reference."})
+    loss_type: str = field(default="rpo", metadata={"help": f"One of {', '.join(LOSS_TYPES)}."})
+    diagonal_alpha: float = field(default=0.8, metadata={"help": "Share of the pairs' own cells under 'diagonal'."})
+    max_length: int | None = field(default=1024, metadata={"help": "Longest sequence in tokens; none: no limit."})
+    disable_dropout: bool = field(default=True, metadata={"help": "Train without dropout, as the reference is scored."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where reference log-probs are kept [$XDG_CACHE_HOME/rpo-data]."}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded.
+
+        Raises:
+            TrainingError: a setting of ours is out of range, or one of transformers' does not go with contrast groups.
+        """
+        super().__post_init__()
+        if self.loss_type not in LOSS_TYPES:
+            near = get_close_matches(str(self.loss_type), LOSS_TYPES, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise TrainingError(
+                f"loss_type '{self.loss_type}' is not known: {hint}it is one of {', '.join(LOSS_TYPES)}"
+            )
+        if not 0 < self.beta < float("inf"):
+            raise TrainingError(f"beta {self.beta} cannot work: it must be greater than 0 and finite (paper: 0.1)")
+        if not 0 <= self.diagonal_alpha <= 1:
+            raise TrainingError(
+                f"diagonal_alpha {self.diagonal_alpha} cannot work: it is a share, between 0 and 1 (paper: 0.8)"
+            )
+        if self.max_length is not None and self.max_length < 4:
+            raise TrainingError(
+                f"max_length {self.max_length} cannot work: it must hold a piece of prompt and of response, so at "
+                "least 4 tokens; none sets no limit"
+            )
+        self._refuse_what_groups_cannot_do()
+
+    def _refuse_what_groups_cannot_do(self) -> None:
+        if self.remove_unused_columns:
+            raise TrainingError("remove_unused_columns cannot be on: a row is a whole contrast group; leave it off")
+        if self.label_smoothing_factor:
+            raise TrainingError(
+                f"label_smoothing_factor {self.label_smoothing_factor} has no meaning here: there are no labels; leave "
+                "it at 0"
+            )
+        if self.train_sampling_strategy not in _SHUFFLES:
+            raise TrainingError(
+                f"train_sampling_strategy '{self.train_sampling_strategy}' sorts single sequences, and a row is a whole "
+                f"contrast group: use one of {', '.join(_SHUFFLES)}"
+            )
+        if self.bf16_full_eval or self.fp16_full_eval:
+            raise TrainingError(
+                "bf16_full_eval and fp16_full_eval change the policy's number type for good, and with it its distance "
+                "to the reference: use bf16 or fp16"
+            )

@@ -1,0 +1,68 @@
+"""Load, fingerprint and still a model."""
+
+import json
+from pathlib import Path
+
+import torch
+import xxhash
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rpo_data.errors import TrainingError
+
+_NOT_CONTENT = ("_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def load_model(name: str | Path) -> PreTrainedModel:
+    """A causal language model in float32: in bfloat16 a step of the paper's size (5e-7) would be rounded away.
+
+    Raises:
+        TrainingError: it cannot be loaded.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(_cannot_load("model", name, error)) from error
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model.
+
+    Raises:
+        TrainingError: it cannot be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(_cannot_load("tokenizer", name, error)) from error
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id to pad with. Padding is masked everywhere, so any token will do where the tokenizer has none for it."""
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of a model to 0 in place; what is saved with its config stays as it was."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):  # attention layers keep theirs as plain numbers
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def model_id(model: PreTrainedModel) -> str:
+    """Class, content and number type of a model, as a folder name: equal ids give equal log-probs."""
+    digest = xxhash.xxh3_128()
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_CONTENT}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"{type(model).__name__}-{digest.hexdigest()}-{str(model.dtype).removeprefix('torch.')}"
+
+
+def _cannot_load(what: str, name: str | Path, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return f"{what} '{name}' cannot be loaded ({reason}): give a folder that save_pretrained wrote, or a Hub id"

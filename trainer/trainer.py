@@ -1,0 +1,259 @@
+"""RPOTrainer: transformers.Trainer over contrast groups. Overrides of public hooks only; checkpoints and resume are stock."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import DistributedType
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from rpo_data.dataset import ContrastDataset
+from rpo_data.errors import TrainingError
+from rpo_data.trainer.collator import GroupCollator
+from rpo_data.trainer.config import RPOConfig
+from rpo_data.trainer.data import GroupDataset
+from rpo_data.trainer.logprobs import sequence_logprobs
+from rpo_data.trainer.loss import cell_counts, cell_losses, cell_scales
+from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics, pair_values
+from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
+from rpo_data.trainer.reference import ReferenceStore, reference_folder, reference_logprobs
+from rpo_data.trainer.tokenize import Progress, tokenize_pairs
+
+logger = logging.getLogger(__name__)
+
+_SHARE_BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+class ViewSwitch(TrainerCallback):
+    """Epoch e trains on view e mod views; transformers makes the epoch's iterator after this hook, on resume too."""
+
+    def __init__(self, dataset: GroupDataset) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Switch the view."""
+        self.dataset.set_view(int(state.epoch or 0) % self.dataset.views)
+
+
+class RPOTrainer(Trainer):
+    """Train a policy on the contrast groups of a dataset (arXiv 2402.10958).
+
+    The reference is scored here, before training and before any checkpoint is loaded, and kept on disk; the loss is the
+    mean over all cells of an optimiser step, over accumulation and ranks; evaluation gives exact means, never logits.
+
+    Args:
+        model: policy, or a folder or Hub id of one (loaded in float32).
+        args: settings; the defaults where None.
+        train_dataset: its train split is used.
+        eval_dataset: its test split is used; may be the same object.
+        processing_class: tokenizer; the model's own where None.
+        ref_model: reference, or a folder or Hub id of one; the model as it is now where None. It is not kept.
+        callbacks: as in Trainer.
+        optimizers: as in Trainer.
+        progress: called with (stage, done, total) while tokenising and scoring the reference.
+
+    Raises:
+        TrainingError: a model cannot be loaded, a split is missing, or tokenizer and model do not fit.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str | Path,
+        args: RPOConfig | None = None,
+        train_dataset: ContrastDataset | None = None,
+        eval_dataset: ContrastDataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        ref_model: PreTrainedModel | str | Path | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        progress: Progress | None = None,
+    ) -> None:
+        args = args or RPOConfig()
+        name = str(model) if isinstance(model, (str, Path)) else model.config._name_or_path
+        model = load_model(model) if isinstance(model, (str, Path)) else model
+        tokenizer = processing_class or load_tokenizer(name)
+        if args.disable_dropout:
+            disable_dropout(model)
+        train = _group_dataset(train_dataset, "train", tokenizer, args, progress)
+        test = _group_dataset(eval_dataset, "test", tokenizer, args, progress)
+        for groups in (train, test):
+            if groups is not None:
+                _check_vocabulary(groups, model)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=GroupCollator(padding_token(tokenizer)),
+            train_dataset=train,
+            eval_dataset=test,
+            processing_class=tokenizer,
+            callbacks=[*([] if train is None else [ViewSwitch(train)]), *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
+        self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
+        self._train_totals = torch.zeros(len(TOTALS), device=args.device)
+        self._eval_totals: list[Tensor] = []
+        reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
+        self._score_reference(model if reference is None else reference, progress)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """The batches of one optimiser step, and the own and other cells of all of them on all ranks, shape (2,)."""
+        if self.state.global_step >= self.state.max_steps:
+            return [], None  # resumed at its very end, stock transformers would take one step too many
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = torch.stack([cell_counts(batch["cell_own"]) for batch in batches]).sum(dim=0).to(device)
+        return batches, self.accelerator.reduce(counts, "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """This batch's part of the mean over the cells of the window (of the batch, where no window is given).
+
+        Raises:
+            TrainingError: several processes train without sharing gradients.
+        """
+        if model.training and self.accelerator.distributed_type in _SHARE_BY_DDP:
+            _check_gradients_are_shared(model)
+        logps, losses, totals = self._score(model, inputs)
+        own = inputs["cell_own"]
+        counts = cell_counts(own) if num_items_in_batch is None else num_items_in_batch
+        own_scale, other_scale = cell_scales(counts, self.args.loss_type, self.args.diagonal_alpha)
+        loss = (losses * torch.where(own, own_scale, other_scale)).sum()
+        if num_items_in_batch is not None:
+            loss = (
+                loss * self.accelerator.num_processes
+            )  # gradients are averaged over ranks, the mean is over their sum
+        if model.training:
+            self._train_totals += totals.sum(dim=0)
+        return (loss, {"logps": logps.detach()}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """The batch's loss, never logits; its sums are kept, without the groups that fill up the last batch of ranks."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            _, _, totals = self._score(model, self._prepare_inputs(inputs))
+        self._eval_totals.append(self.accelerator.gather_for_metrics(totals).cpu())
+        loss = mean_loss(totals.sum(dim=0), self.args.loss_type, self.args.diagonal_alpha)
+        return torch.tensor(loss, device=self.args.device), None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Stock loop; then the loss and metrics are replaced by exact means over all cells and pairs."""
+        self._eval_totals = []
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        totals = torch.cat(self._eval_totals).double().sum(dim=0)
+        exact = {"loss": mean_loss(totals, self.args.loss_type, self.args.diagonal_alpha), **mean_metrics(totals)}
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in exact.items()})
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Stock, with the metrics of all pairs since the last training log."""
+        if "loss" in logs:
+            logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
+            self._train_totals = torch.zeros_like(self._train_totals)
+        super().log(logs, start_time)
+
+    def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 10), detached."""
+        logps = sequence_logprobs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+        win, loss, own, reference = (inputs[k] for k in ("cell_win", "cell_loss", "cell_own", "ref_logps"))
+        ratios = logps - reference
+        losses = cell_losses(ratios[win], ratios[loss], inputs["cell_weight"], self.args.beta, self.args.loss_type)
+        fixed, win, loss = logps.detach(), win[own], loss[own]
+        pairs = pair_values(fixed[win], fixed[loss], reference[win], reference[loss], self.args.beta)
+        return logps, losses, group_totals(losses.detach(), own, inputs["group_cells"], pairs)
+
+    def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
+        home = reference.device
+        if home != self.args.device and self.place_model_on_device:
+            reference.to(self.args.device)
+        store = ReferenceStore(reference_folder(self.args.cache_dir, reference, self.accelerator.mixed_precision))
+        self.reference_id, self.reference_computed = store.folder.name, 0
+        for groups in (self.train_dataset, self.eval_dataset):
+            if groups is None:
+                continue
+            groups.ref_logps, computed = reference_logprobs(
+                reference,
+                groups.pairs.sequences,
+                store,
+                self.accelerator,
+                batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
+                pad_token_id=self.data_collator.pad_token_id,
+                progress=progress,
+            )
+            self.reference_computed += computed
+        logger.info("reference: %d sequences computed, kept in %s", self.reference_computed, store.folder)
+        if reference is not self.model:
+            reference.to(home)
+
+
+def _group_dataset(
+    data: ContrastDataset | None,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    args: RPOConfig,
+    progress: Progress | None,
+) -> GroupDataset | None:
+    if data is None:
+        return None
+    if split not in data.splits:
+        raise TrainingError(f"the dataset has no split '{split}', it has {', '.join(data.splits)}: build it with one")
+    if args.dataloader_persistent_workers and data.views > 1:
+        raise TrainingError(
+            f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
+        )
+    rows = data.pairs[split].select_columns(["pair_id", "prompt", "chosen", "rejected"])
+    pairs = tokenize_pairs(rows, tokenizer, args.max_length, total=len(rows), progress=progress)
+    return GroupDataset(data, split, pairs)
+
+
+def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
+    highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), model.get_input_embeddings().num_embeddings
+    if highest >= size:
+        raise TrainingError(
+            f"the tokenizer gives token {highest}, the model has {size} embeddings: use the model's own tokenizer"
+        )
+
+
+def _check_gradients_are_shared(model: nn.Module) -> None:
+    """Accelerate (1.15) leaves a model unwrapped that it prepared for evaluation first, and says nothing."""
+    if not isinstance(model, DistributedDataParallel):
+        raise TrainingError(
+            "evaluate() ran before train(), and accelerate now trains each process on its own: set eval_on_start=True "
+            "instead, or make a new RPOTrainer to train"
+        )
