@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config examples/train-demo.yaml
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

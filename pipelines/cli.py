@@ -154,7 +154,9 @@ def train(
     from rpo_data.pipelines.train import read_settings
     from rpo_data.pipelines.train import train as run
 
-    run(load(dataset), model, out_dir, read_settings(config, context.args), say=_say)
+    settings = read_settings(config, context.args)
+    with _Progress() as track:
+        run(load(dataset), model, out_dir, settings, say=_say, progress=track)
 
 
 @app.command()
@@ -195,12 +197,12 @@ class _Progress:
 
         columns = [TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn()]
         columns += [TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-        self._bars = Progress(*columns, console=log, transient=True, disable=not log.is_terminal)
+        self._bars = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
         self._tasks: dict[str, Any] = {}
         self._began: dict[str, float] = {}
         self._next_line = time.monotonic() + 10
         self._bars.start()
-        return self._track if log.is_terminal else self._lines
+        return self._track if out.is_terminal else self._lines
 
     def _track(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:

@@ -1,6 +1,7 @@
 """`rpo-data train`: a run that resumes by itself and says one plain line a logging step."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -65,12 +66,13 @@ def train(
     args = make_config(settings, out)
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
     trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress)
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         say = _silent
-    pairs = trainer.train_dataset.pairs
-    say(f"tokens    {describe_counts(pairs.counts, args.max_length)}")
+    for groups in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
+        say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
     checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None
     _claim(out, _identity(dataset, trainer), checkpoint)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from rpo_data.errors import TrainingError
@@ -29,6 +30,7 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
     hints = typing.get_type_hints(RPOConfig)
     names = [item.name for item in fields(RPOConfig) if item.init and item.name not in _SET_ELSEWHERE]
     values: dict[str, Any] = {"logging_first_step": True, "report_to": "none"}
+    values["dataloader_pin_memory"] = torch.cuda.is_available()  # else torch warns of it at each evaluation
     for name, value in settings.items():
         if name in _SET_ELSEWHERE:
             raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")

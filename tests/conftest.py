@@ -32,8 +32,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> Path:
-    """One cache for all tests that need no fresh one: MiniLM embeds each prompt once a session."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for all tests that need no fresh one, shared by parallel workers: MiniLM embeds each prompt once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
 
 
 @pytest.fixture(scope="session")

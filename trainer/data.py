@@ -25,7 +25,8 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         self.views = data.views
         self.group_size = data.manifest.recipe.group_size
         self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
-        self._data, self._split = data, split
+        self.split = split
+        self._data = data
         self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
         self.set_view(0)
 
@@ -36,7 +37,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             DatasetError: the dataset has no such view.
         """
         self.view = view
-        self._groups = self._data.view(self._split, view).with_format(None)
+        self._groups = self._data.view(self.split, view).with_format(None)
 
     def __len__(self) -> int:
         return len(self._groups)

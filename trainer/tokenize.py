@@ -95,8 +95,12 @@ def tokenize_pairs(
     Raises:
         TrainingError: the tokenizer's chat template refuses a row.
     """
-    counts, numbers, flat, prompt_lengths = TokenCounts(), {}, [], []
-    wins, losses = [], []
+    counts = TokenCounts()
+    numbers: dict[bytes, int] = {}  # of the sequences, by key
+    flat: list[np.ndarray] = []
+    prompt_lengths: list[int] = []
+    wins: list[int] = []
+    losses: list[int] = []
     for row in rows:
         pair = cut_pair(pair_tokens(row, tokenizer), max_length, tokenizer.bos_token_id, counts)
         for completion, column in ((pair.chosen, wins), (pair.rejected, losses)):

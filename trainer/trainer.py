@@ -136,7 +136,8 @@ class RPOTrainer(Trainer):
         Raises:
             TrainingError: several processes train without sharing gradients.
         """
-        if model.training and self.accelerator.distributed_type in _SHARE_BY_DDP:
+        alone = self.accelerator.num_processes == 1
+        if model.training and not alone and self.accelerator.distributed_type in _SHARE_BY_DDP:
             _check_gradients_are_shared(model)
         logps, losses, totals = self._score(model, inputs)
         own = inputs["cell_own"]
@@ -144,9 +145,7 @@ class RPOTrainer(Trainer):
         own_scale, other_scale = cell_scales(counts, self.args.loss_type, self.args.diagonal_alpha)
         loss = (losses * torch.where(own, own_scale, other_scale)).sum()
         if num_items_in_batch is not None:
-            loss = (
-                loss * self.accelerator.num_processes
-            )  # gradients are averaged over ranks, the mean is over their sum
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients over ranks, this mean sums them
         if model.training:
             self._train_totals += totals.sum(dim=0)
         return (loss, {"logps": logps.detach()}) if return_outputs else loss
@@ -255,5 +254,5 @@ def _check_gradients_are_shared(model: nn.Module) -> None:
     if not isinstance(model, DistributedDataParallel):
         raise TrainingError(
             "evaluate() ran before train(), and accelerate now trains each process on its own: set eval_on_start=True "
-            "instead, or make a new RPOTrainer to train"
+            "instead, or load the model afresh to train it"
         )

@@ -4,10 +4,10 @@ import math
 
 import pytest
 from datasets import load_from_disk
+from tests_support import pair
 
 from rpo_data import Recipe, build
 from rpo_data.pipelines.tiny_model import make_tiny_model
-from tests_support import pair
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tests_support import pair
 
 from rpo_data import Recipe, build, load
 from rpo_data.errors import DatasetError, LogError
+from rpo_data.shapes import split_dialogue
 from rpo_data.weights import contrast_weights
 
 RECIPE = Recipe(test_fraction=0.1, views=2, group_size=8)
@@ -196,9 +197,9 @@ def finish(process):
 
 @pytest.mark.slow
 def test_promise_2_threads_batches_file_order_and_a_kill_change_no_byte(sample_rows, tmp_path):
-    rows = sample_rows[:160]
+    rows = sample_rows[:64]
     names = ["a.jsonl", "b.jsonl"]
-    for name, part in zip(names, (rows[:80], rows[80:]), strict=True):
+    for name, part in zip(names, (rows[:32], rows[32:]), strict=True):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
     logs = [tmp_path / name for name in names]
 
@@ -206,13 +207,13 @@ def test_promise_2_threads_batches_file_order_and_a_kill_change_no_byte(sample_r
     finish(start_build(logs[::-1], tmp_path / "two", tmp_path / "cache2", batch_size=7, threads=1))
     killed = start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=8, threads=2)
     deadline = time.time() + 200
-    while len(list((tmp_path / "cache3").rglob("vectors/*/*.arrow"))) < 3 and time.time() < deadline:
+    while len(list((tmp_path / "cache3").rglob("vectors/*/*.arrow"))) < 2 and time.time() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not (tmp_path / "three").exists()
     steps_done = len(list((tmp_path / "cache3").rglob("vectors/*/*.arrow")))
-    assert 3 <= steps_done < 20
+    assert 2 <= steps_done < 8
     output = finish(start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=8, threads=2))
     prompts = sum(info.prompts for info in load(tmp_path / "one").manifest.splits.values())
     assert f"{prompts - 8 * steps_done} of them new" in output
@@ -300,13 +301,18 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(write_lines, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_the_full_harmless_split_with_default_settings(shared_data, tmp_path, cache_dir):
-    """Dialogues, not first turns: the yardsticks differ from those of other tools, the share of the way does not."""
-    logs = shared_data / "hh_rlhf" / "harmless-base.test.jsonl.gz"
-    data = build(logs, tmp_path / "out", cache_dir=cache_dir)
-    quality = data.manifest.quality
+def test_quality_of_a_build_on_the_first_turns_of_hh_harmless(shared_data, tmp_path, cache_dir):
+    """The manifest's figures on the prompts that other groupers were measured on: random 0.085, bound 0.525."""
+    with gzip.open(shared_data / "hh_rlhf" / "harmless-base.test.jsonl.gz", "rt", encoding="utf-8") as file:
+        dialogues = [json.loads(line) for line in file]
+    logs = tmp_path / "first-turns.jsonl"
+    with logs.open("w", encoding="utf-8") as file:
+        for row in dialogues:
+            prompt = split_dialogue(row["chosen"])[0][0]["content"]
+            sides = {side: row[side].rsplit("\n\nAssistant:", 1)[1] for side in ("chosen", "rejected")}
+            file.write(json.dumps({"prompt": prompt} | sides) + "\n")
+    recipe = Recipe(embed_text="last_user", test_fraction=0)
+    quality = build(logs, tmp_path / "out", recipe, cache_dir=cache_dir).manifest.quality
     assert quality.mean_similarity >= 0.42
-    reached = quality.mean_similarity - quality.random_similarity
-    assert reached / (quality.nearest_similarity - quality.random_similarity) >= (0.42 - 0.085) / (0.525 - 0.085)
-    with gzip.open(logs) as file:
-        assert data.manifest.sources[0].records_read == sum(1 for _ in file)
+    assert quality.random_similarity == pytest.approx(0.085, abs=0.01)
+    assert quality.nearest_similarity == pytest.approx(0.525, abs=0.01)

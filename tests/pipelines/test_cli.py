@@ -1,20 +1,43 @@
 """The command line as a person meets it: help, one-sentence errors, exit statuses, no traceback."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from rpo_data.pipelines import cli
 from tests_support import pair
 
 
-def rpo_data(*arguments, **settings):
-    command = [sys.executable, "-m", "rpo_data.pipelines.cli", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **settings)
+@dataclass
+class Run:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def rpo_data(capsys, monkeypatch):
+    """Run the command line in this process, as `rpo-data` would."""
+
+    def run(*arguments, cwd=None):
+        if cwd:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["rpo-data", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "100")
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE)}
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        captured = capsys.readouterr()
+        return Run(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture
@@ -22,14 +45,14 @@ def logs(write_lines):
     return write_lines("logs.jsonl", [*(pair(n) for n in range(30)), pair(30, chosen=""), pair(1)])
 
 
-def test_help_names_every_command_and_key():
+def test_help_names_every_command_and_key(rpo_data):
     assert all(command in rpo_data("--help").stdout for command in ("build", "show", "train", "cache"))
     text = rpo_data("build", "--help").stdout
     for option in ("--out", "--recipe", "--limit", "--dry-run", "--group-size", "--temperature", "--embed-text"):
         assert option in text
 
 
-def test_build_and_show(logs, tmp_path):
+def test_build_and_show(rpo_data, logs, tmp_path):
     out = tmp_path / "out"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("embedder: static\ngroup_size: 8\ntest_fraction: 0\n")
@@ -52,14 +75,14 @@ def test_build_and_show(logs, tmp_path):
     assert len(as_json["wins"]) == 4
 
 
-def test_dry_run_writes_nothing(logs, tmp_path):
+def test_dry_run_writes_nothing(rpo_data, logs, tmp_path):
     run = rpo_data("build", logs, "--out", tmp_path / "out", "--dry-run", "--cache-dir", tmp_path / "cache")
     assert run.returncode == 0, run.stderr
     assert "30 pairs kept" in run.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_cache_is_shown_and_cleared(logs, tmp_path):
+def test_cache_is_shown_and_cleared(rpo_data, logs, tmp_path):
     cache = tmp_path / "cache"
     rpo_data("build", logs, "--out", tmp_path / "out", "--dry-run", "--cache-dir", cache)
     (cache / "not ours").write_text("stays")
@@ -85,7 +108,7 @@ def test_cache_is_shown_and_cleared(logs, tmp_path):
         (["frobnicate"], 2, "No such command"),
     ],
 )
-def test_mistakes_are_one_sentence_and_never_a_traceback(arguments, status, words, logs, tmp_path):
+def test_mistakes_are_one_sentence_and_never_a_traceback(rpo_data, arguments, status, words, logs, tmp_path):
     run = rpo_data(*(str(logs) if a == "LOGS" else a for a in arguments), cwd=tmp_path)
     assert run.returncode == status
     assert "Traceback" not in run.stderr
@@ -103,13 +126,25 @@ def test_mistakes_are_one_sentence_and_never_a_traceback(arguments, status, word
         ("a: [", "recipe.yaml:1:5 is not valid YAML"),
     ],
 )
-def test_mistakes_in_a_recipe(text, words, logs, tmp_path):
+def test_mistakes_in_a_recipe(rpo_data, text, words, logs, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text)
     run = rpo_data("build", logs, "--out", tmp_path / "x", "--recipe", recipe)
     assert run.returncode == 1
     assert words in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_the_installed_command_is_this_one(tmp_path):
+    run = subprocess.run(
+        [Path(sys.executable).with_name("rpo-data"), "show", "nowhere"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("error nowhere is no mined contrast dataset")
 
 
 def test_ctrl_c_says_what_is_kept(sample, tmp_path):

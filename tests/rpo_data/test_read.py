@@ -39,8 +39,7 @@ def zst(data: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
+FORMATS = dict(
     [
         ("lines.jsonl", LINES),
         ("lines.json", LINES),
@@ -54,11 +53,14 @@ def zst(data: bytes) -> bytes:
         ("pretty.json", json.dumps(RECORDS, indent=2).encode()),
         ("array.json.gz", gzip.compress(json.dumps(RECORDS, indent=1).encode())),
         ("one after the other.json", "\n".join(json.dumps(r, indent=2) for r in RECORDS).encode()),
-    ],
+    ]
 )
-def test_text_formats(name, content, tmp_path):
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_text_formats(name, tmp_path):
     path = tmp_path / name
-    path.write_bytes(content)
+    path.write_bytes(FORMATS[name])
     assert records(path) == RECORDS
     assert faults(path) == []
 

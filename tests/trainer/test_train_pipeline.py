@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -30,7 +31,10 @@ def test_trains_says_and_saves(tiny_models, echo, settings, tmp_path, capsys):
     assert steps[0].startswith("step      1/5       loss 0.6931  margin ")
     assert all(word in steps[0] for word in ("accuracy 0.500", "lr 1.0e-02", "steps/s", "left"))
     assert len([line for line in lines if line.startswith("held out")]) == 2
-    assert any("20 pairs" in line or "16 pairs" in line for line in lines)
+    assert lines[:2] == [
+        "tokens    train 16 pairs, cut to max_length 1024: 0 prompts, 0 responses",
+        "tokens    test  4 pairs, cut to max_length 1024: 0 prompts, 0 responses",
+    ]
     assert capsys.readouterr().out == ""  # no line of transformers' own
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -148,3 +152,11 @@ def test_a_run_note_is_whole_or_not_there(tmp_path):
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"its beta is not known, now it is 0\.1"):
         pipeline._claim(tmp_path / "out", {"beta": 0.1}, str(tmp_path / "out" / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("recipe", ["train-paper.yaml", "train-demo.yaml"])
+def test_recipes_are_settings(recipe, tmp_path):
+    file = Path(pipeline.__file__).parent / "recipes" / recipe
+    args = make_config(read_settings(file, []), tmp_path)
+    assert args.loss_type == "rpo"
+    assert args.beta == 0.1

@@ -1,6 +1,5 @@
-"""Run by test_processes.py under one or two processes: train one step, evaluate, write what came out."""
+"""Run by test_processes.py under one or two processes: train one step with each loss, write what came out."""
 
-import copy
 import json
 import sys
 from pathlib import Path
@@ -14,49 +13,54 @@ from rpo_data.errors import TrainingError
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.trainer import RPOConfig, RPOTrainer
 
-folder, out, batch_size, loss_type = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+folder, out, batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 tables = [load_from_disk(str(folder / name)) for name in ("pairs", "groups", "neighbors")]
 data = ContrastDataset(Manifest.model_validate_json((folder / "manifest.json").read_text()), *tables)
-args = RPOConfig(
-    output_dir=str(out / "run"),
-    cache_dir=str(out / "cache"),
-    loss_type=loss_type,
-    per_device_train_batch_size=batch_size,
-    per_device_eval_batch_size=batch_size,
-    gradient_accumulation_steps=2,
-    train_sampling_strategy="sequential",
-    max_steps=1,
-    logging_steps=1,
-    optim="sgd",
-    learning_rate=0.1,
-    max_grad_norm=0.0,
-    use_cpu=True,
-    eval_on_start=True,
-    save_strategy="no",
-    report_to="none",
-)
-policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
 tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-trainer = RPOTrainer(policy, args, data, data, processing_class=tokenizer, ref_model=str(folder / "model"))
-trainer.train()
-if trainer.is_world_process_zero():
-    result = {
-        "processes": trainer.accelerator.num_processes,
+
+
+def new_trainer(loss_type: str) -> RPOTrainer:
+    args = RPOConfig(
+        output_dir=str(out / "run"),
+        cache_dir=str(out / "cache"),
+        loss_type=loss_type,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        gradient_accumulation_steps=2,
+        train_sampling_strategy="sequential",
+        eval_on_start=True,
+        max_steps=1,
+        logging_steps=1,
+        optim="sgd",
+        learning_rate=0.1,
+        max_grad_norm=0.0,
+        use_cpu=True,
+        save_strategy="no",
+        report_to="none",
+    )
+    policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
+    return RPOTrainer(policy, args, data, data, processing_class=tokenizer, ref_model=str(folder / "model"))
+
+
+results = {}
+for loss_type in ("rpo", "diagonal"):
+    trainer = new_trainer(loss_type)
+    trainer.train()
+    results[loss_type] = {
         "before": trainer.state.log_history[0],
         "log": trainer.state.log_history[1],
         "reference": trainer.train_dataset.ref_logps.tolist(),
-        "files": len(list((out / "cache").rglob("*.arrow"))),
         "parameters": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).tolist(),
     }
+unshared = new_trainer("rpo")
+unshared.evaluate()
+try:
+    unshared.train()
+    refused = None
+except TrainingError as error:
+    refused = str(error)
+if trainer.is_world_process_zero():
+    files = len(list((out / "cache").rglob("*.arrow")))
+    result = {"losses": results, "refused": refused, "files": files, "processes": trainer.accelerator.num_processes}
     (out / "result.json").write_text(json.dumps(result))
-if trainer.accelerator.num_processes > 1:
-    again = RPOTrainer(
-        copy.deepcopy(policy), args, data, data, processing_class=tokenizer, ref_model=str(folder / "model")
-    )
-    again.evaluate()
-    try:
-        again.train()
-    except TrainingError as error:
-        if trainer.is_world_process_zero():
-            (out / "refused").write_text(str(error))
 trainer.end()
