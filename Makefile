@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/rpo-data build $(SAMPLE) --out demo/dataset --test-fraction 0.1 --views 2
 	$(BIN)/rpo-data show demo/dataset --characters 110
 	$(BIN)/python -m rpo_data.pipelines.tiny_model demo/dataset demo/model
-	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config examples/train-demo.yaml
+	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config pipelines/recipes/train-demo.yaml
 
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile

@@ -11,7 +11,6 @@ import pytest
 import rpo_data
 
 HEAVY = ["torch", "faiss", "polars", "pandera", "sentence_transformers", "transformers", "datasets", "numba", "pandas"]
-DATA_SIDE = ["faiss", "polars", "pandera", "sentence_transformers", "numba"]
 
 
 def python(code: str) -> str:
@@ -26,20 +25,6 @@ def test_import_is_light():
     runs = [json.loads(python(code)) for _ in range(3)]
     assert not set(HEAVY) & set(runs[0][1])
     assert min(seconds for seconds, _ in runs) < 0.5
-
-
-def test_the_trainer_works_where_the_data_side_is_not_installed():
-    code = f"""
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {DATA_SIDE}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-import rpo_data.trainer
-print(rpo_data.trainer.RPOTrainer, rpo_data.trainer.RPOConfig, rpo_data.trainer.rpo_loss)
-"""
-    assert "RPOTrainer" in python(code)
 
 
 def test_help_loads_nothing_heavy():

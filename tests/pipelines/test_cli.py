@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rpo_data.pipelines import cli
 from tests_support import pair
+
+from rpo_data.pipelines import cli
 
 
 @dataclass

