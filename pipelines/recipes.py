@@ -52,7 +52,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise RecipeError(f"{file} holds no 'key: value' lines: see docs/recipe.md")
+        raise RecipeError(f"{file} must hold 'key: value' lines")
     return content
 
 

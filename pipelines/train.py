@@ -83,9 +83,13 @@ def train(
     after = trainer.evaluate() if held_out else None
     trainer.save_model()
     trainer.save_state()
-    say(f"saved     {out}")
     history = trainer.state.log_history
-    return {"before": _before(history), "after": after, "steps": trainer.state.global_step, **_losses(history)}
+    before = _before(history)
+    if before and after:
+        say(f"held out  {len(dataset.pairs['test']):,} pairs, before: {_described(before, 'eval_')}")
+        say(f"held out  {len(dataset.pairs['test']):,} pairs, after:  {_described(after, 'eval_')}")
+    say(f"saved     {out}")
+    return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
 
 
 class ProgressLines(TrainerCallback):

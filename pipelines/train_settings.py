@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from rpo_data.errors import TrainingError
+from rpo_data.pipelines.recipes import read_yaml
 from rpo_data.trainer import RPOConfig
 
 _SET_ELSEWHERE = {
@@ -48,12 +48,14 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
     """Settings from a YAML file, and over them those left on the command line (`--name value`, `--name=value`, `--flag`).
 
     Raises:
-        TrainingError: the file cannot be read or is no mapping, or an argument is no option.
+        RecipeError: the file cannot be read or holds no keys.
+        TrainingError: an argument is no option.
 
     >>> read_settings(None, ["--learning-rate", "1e-3", "--max-steps=30", "--bf16", "--no-disable-dropout"])
     {'learning_rate': '1e-3', 'max_steps': '30', 'bf16': True, 'disable_dropout': False}
     """
-    settings = _read_yaml(config_file) if config_file else {}
+    content = read_yaml(config_file) if config_file else {}
+    settings: dict[str, Any] = {str(name).replace("-", "_"): value for name, value in content.items()}
     flags = {item.name for item in fields(RPOConfig) if bool in _kinds(item.type)}
     position = 0
     while position < len(options):
@@ -73,18 +75,6 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
         else:
             raise TrainingError(f"'{option}' needs a value, such as {option} VALUE")
     return settings
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"{file} cannot be read ({error.strerror}): check the path given to --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{file} is not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise TrainingError(f"{file} must hold 'name: value' lines, such as 'learning_rate: 1e-6'")
-    return {str(name).replace("-", "_"): value for name, value in content.items()}
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

@@ -123,7 +123,7 @@ def test_mistakes_are_one_sentence_and_never_a_traceback(rpo_data, arguments, st
     [
         ("groupsize: 4", "there is no recipe key 'groupsize'; did you mean 'group_size'?"),
         ("views: many", "views is 'many'"),
-        ("- a\n- b", "holds no 'key: value' lines"),
+        ("- a\n- b", "must hold 'key: value' lines"),
         ("a: [", "recipe.yaml:1:5 is not valid YAML"),
     ],
 )

