@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, set_seed
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    transformers.utils.logging.disable_progress_bar()
     size = make_tiny_model(
         given.out,
         dataset_texts(load(given.dataset)),

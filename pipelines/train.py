@@ -130,8 +130,13 @@ class ProgressLines(TrainerCallback):
 
 
 def _described(logs: Mapping[str, float], prefix: str) -> str:
-    names = {"loss": "loss {:.4f}", "rewards/margins": "margin {:+.4f}", "rewards/accuracies": "accuracy {:.3f}"}
-    return "  ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
+    names = {
+        "loss": "loss {:.4f}",
+        "rewards/chosen": "rewards {:+.3f}",
+        "rewards/rejected": "/ {:+.3f}",
+        "rewards/accuracies": " accuracy {:.3f}",
+    }
+    return " ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
 
 
 def _silent(line: str) -> None:

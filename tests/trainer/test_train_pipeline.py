@@ -28,9 +28,10 @@ def test_trains_says_and_saves(tiny_models, echo, settings, tmp_path, capsys):
     assert result["after"]["eval_loss"] < result["before"]["eval_loss"]
     steps = [line for line in lines if line.startswith("step ")]
     assert len(steps) == 5
-    assert steps[0].startswith("step      1/5       loss 0.6931  margin ")
+    assert steps[0].startswith("step      1/5       loss 0.6931 rewards ")
     assert all(word in steps[0] for word in ("accuracy 0.500", "lr 1.0e-02", "steps/s", "left"))
-    assert len([line for line in lines if line.startswith("held out")]) == 2
+    assert len([line for line in lines if line.startswith("held out")]) == 4
+    assert lines[-2].startswith("held out  4 pairs, after:  loss ")
     assert lines[:2] == [
         "tokens    train 16 pairs, cut to max_length 1024: 0 prompts, 0 responses",
         "tokens    test  4 pairs, cut to max_length 1024: 0 prompts, 0 responses",
