@@ -57,7 +57,7 @@ def build(
     Raises:
         RpoDataError: one of its kinds, with what is wrong, where, and what to do.
     """
-    started, recipe, out, cache = time.time(), recipe or Recipe(), Path(out), cache_folder(cache_dir)
+    started, recipe, out, cache = time.time(), recipe or Recipe(), Path(out).resolve(), cache_folder(cache_dir)
     check_replaceable(out)
 
     checked = read_and_check(logs, recipe, limit=limit, cache=cache, say=say, track=track)

@@ -245,6 +245,11 @@ def main() -> None:
     except RpoDataError as error:
         log.print(f"[bold red]error[/] {_escaped(str(error))}")
         sys.exit(1)
+    except (OSError, EOFError, MemoryError) as error:
+        log.print(
+            f"[bold red]error[/] {_escaped(f'{type(error).__name__}: {error}')}: is there room, and may it be read?"
+        )
+        sys.exit(1)
     except _Stopped:
         log.print("stopped; what is finished is kept in the cache, the same command goes on from there")
         sys.exit(130)

@@ -58,5 +58,5 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def nearest(key: str, known: Any) -> str:
     """A hint that ends an error about an unknown key: the nearest known one, or all of them."""
-    close = get_close_matches(key, list(known), n=1)
+    close = get_close_matches(str(key), list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"

@@ -19,8 +19,8 @@ from rpo_data.contrasts import Cells, group_cells, judgements
 from rpo_data.embed import load_embedder, render_prompt, unit_vectors
 from rpo_data.errors import LogError
 from rpo_data.groups import form_groups
-from rpo_data.neighbors import neighbors_within
-from rpo_data.pairs import RecordCounts, collect_rows, open_rejects, open_rows
+from rpo_data.neighbors import near_duplicates, neighbors_within
+from rpo_data.pairs import RecordCounts, collect_rows, open_rejects, open_rows, take_rows
 from rpo_data.pipelines.store import array_hash, stored_arrays, stored_stage
 from rpo_data.quality import measure, nearest_similarity
 from rpo_data.read import content_hash
@@ -100,7 +100,8 @@ def read_and_check(
     Raises:
         LogError: the logs cannot be found or opened, or hold no usable pair.
     """
-    sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs)
+    ignored: list[str] = []
+    sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs, ignored)
     content = [content_hash(source) for source in sources]
     folder = _read(sources, content, recipe, limit, cache, track)
     records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
@@ -111,6 +112,9 @@ def read_and_check(
     checked = Checked(_counts(records, content, rows, left_out), rows, rejects, left_out, ids, content)
     read = sum(count.read for count in records)
     say(f"read    {read:,} records of {len(sources)} source{'s' * (len(sources) != 1)}, {len(ids):,} pairs kept")
+    if ignored:
+        names = ", ".join(sorted(ignored)[:3]) + ", …" * (len(ignored) > 3)
+        say(f"        {len(ignored):,} files ignored for their ending: {names}")
     for code, number in checked.left_out_counts.items():
         say(f"        {number:,} left out: {code}")
     if ids.is_empty():
@@ -179,10 +183,10 @@ def _read(
 def _counts(
     records: list[RecordCounts], content: list[str], rows: pa.Table, left_out: list[LeftOut]
 ) -> list[SourceCounts]:
-    gone = {
-        reason.code: Counter(rows["source"].take(pa.array(reason.position, type=pa.int64())).to_pylist())
-        for reason in left_out
-    }
+    names = rows.select(["source"])
+    gone = {}
+    for reason in left_out:
+        gone[reason.code] = Counter(take_rows(names, np.array(reason.position, dtype=np.int64))["source"].to_pylist())
     counts = []
     for count, digest in zip(records, content, strict=True):
         merged, rejected = gone["duplicate"][count.name], gone["conflict"][count.name]
@@ -213,7 +217,7 @@ def _embed(
     checked: Checked, first_row: np.ndarray, recipe: Recipe, cache: Path, batch_size: int, say: Say, track: Track
 ) -> tuple[np.ndarray, EmbedderInfo]:
     if recipe.embedder.startswith("column:"):
-        given = checked.rows["vector"].take(pa.array(first_row)).to_pylist()
+        given = take_rows(checked.rows.select(["vector"]), first_row)["vector"].to_pylist()
         vectors = unit_vectors(np.array(given, dtype=np.float64))
         info = EmbedderInfo(
             name=recipe.embedder,
@@ -229,8 +233,8 @@ def _embed(
     )
     texts: list[str] = []
     for start in range(0, len(first_row), 1000):
-        messages = checked.rows["prompt"].take(pa.array(first_row[start : start + 1000])).to_pylist()
-        texts += [render_prompt(prompt, recipe.embed_text) for prompt in messages]
+        rows = take_rows(checked.rows.select(["prompt"]), first_row[start : start + 1000])
+        texts += [render_prompt(prompt, recipe.embed_text) for prompt in rows["prompt"].to_pylist()]
     folder = cache / "vectors" / cache_key(embedder, recipe.prompt_prefix)
     vectors, fresh = embed_texts(texts, embedder, folder, batch_size=batch_size, progress=partial(track, "embed"))
     say(f"embed   {len(texts):,} prompts with {embedder.info.name}, {fresh:,} of them new")
@@ -252,7 +256,8 @@ def _neighbors_and_split(
         return found["neighbors"], found["similarity"]
 
     neighbors, similarity = search(np.zeros(len(vectors), dtype=np.int64))
-    is_test, moved = hold_out(prompt_ids, recipe.test_fraction, neighbors, similarity, recipe.duplicate_score)
+    duplicates = near_duplicates(vectors, neighbors, similarity, recipe.duplicate_score)
+    is_test, moved = hold_out(prompt_ids, recipe.test_fraction, duplicates)
     if is_test.all():
         raise LogError(
             f"all {len(prompt_ids):,} prompts would be test prompts, none is left to train on: "

@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 
 import rpo_data
+from rpo_data.errors import RpoDataError
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -38,7 +39,10 @@ def stored_stage(cache: Path, name: str, inputs: Mapping[str, Any], make: Callab
     folder = cache / "stages" / f"{name}-{xxhash.xxh3_128_hexdigest(text.encode())}"
     if not folder.exists():
         unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
-        unfinished.mkdir(parents=True)
+        try:
+            unfinished.mkdir(parents=True)
+        except OSError as error:
+            raise RpoDataError(f"the cache {cache} cannot be written ({error.strerror}): choose --cache-dir") from error
         try:
             make(unfinished)
             os.replace(unfinished, folder)

@@ -57,12 +57,13 @@ def canonical_bytes(messages: list[Message]) -> bytes:
 
 
 def row_ids(candidate: Candidate) -> dict[str, str]:
-    """Content hashes (xxh3-128, 32 hex digits) of the pair, its prompt and its two responses.
+    """Content hashes (xxh3-128, 32 hex digits) of the pair, its prompt and its two responses; outer blanks do not count.
 
     Raises:
         UnicodeEncodeError: a text holds half of a surrogate pair.
     """
-    prompt, chosen, rejected = map(canonical_bytes, (candidate.prompt, candidate.chosen, candidate.rejected))
+    messages = map(_stripped, (candidate.prompt, candidate.chosen, candidate.rejected))
+    prompt, chosen, rejected = map(canonical_bytes, messages)
     return {
         "pair_id": xxhash.xxh3_128_hexdigest(b"\n".join((prompt, chosen, rejected))),
         "prompt_id": xxhash.xxh3_128_hexdigest(prompt),

@@ -73,6 +73,10 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "float32", pr
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise EmbedderError(f"device '{device}' is not known: use auto, cpu, cuda or cuda:1, say") from error
     if name == "static":
         return _static_embedder(prompt_prefix)
     path = _find_model(name)
@@ -82,7 +86,7 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "float32", pr
         content_hash=_hash_files(path),
         dimension=_dimension(model),
         max_tokens=int(model.max_seq_length or 512),
-        device=torch.device(device).type,
+        device=kind,
         dtype=dtype,
     )
     tokenize = _tokenize_keeping_end(model.tokenizer, info.max_tokens or 512, prompt_prefix)

@@ -4,34 +4,27 @@ FAISS finds candidates by float32 inner product; its scores differ in the last b
 than k are fetched, scored again in float64, and cut to k in the order (similarity falling, row rising).
 """
 
-from collections.abc import Callable
-
 import faiss
 import numpy as np
 
-Progress = Callable[[int, int], None]
 _SPARE = 8
 _BLOCK = 4096
 _MARGIN = 1e-5
 """Float32 inner products of unit vectors are off by far less than this."""
 
 
-def exact_neighbors(
-    vectors: np.ndarray, k: int, *, queries: np.ndarray | None = None, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def exact_neighbors(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest other rows of each row.
 
     Args:
         vectors: unit length, shape (rows, dimension), float32.
         k: neighbours a row, cut to rows - 1.
-        queries: rows to search for; all where not given.
-        progress: called with (rows searched, rows).
 
     Returns:
-        neighbors, shape (queries, k), int64, nearest first, ties by row number; and their cosines, float32.
+        neighbors, shape (rows, k), int64, nearest first, ties by row number; and their cosines, float32.
     """
     rows = len(vectors)
-    wanted = np.arange(rows) if queries is None else queries
+    wanted = np.arange(rows)
     k = min(k, rows - 1)
     neighbors = np.empty((len(wanted), max(k, 0)), dtype=np.int64)
     similarity = np.empty((len(wanted), max(k, 0)), dtype=np.float32)
@@ -39,8 +32,6 @@ def exact_neighbors(
         for start in range(0, len(wanted), _BLOCK):
             part = slice(start, start + _BLOCK)
             neighbors[part], similarity[part] = _search(vectors, wanted[part], k)
-            if progress:
-                progress(min(start + _BLOCK, len(wanted)), len(wanted))
     return neighbors, similarity
 
 
@@ -67,6 +58,33 @@ def _rescore(vectors: np.ndarray, queries: np.ndarray, found: np.ndarray, k: int
     exact[found == queries[:, None]] = -np.inf  # a row is not its own neighbour
     order = np.lexsort((found, -exact), axis=1)[:, :k]
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(exact, order, axis=1)
+
+
+def near_duplicates(
+    vectors: np.ndarray, neighbors: np.ndarray, similarity: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of rows at least this similar, from the neighbour lists and, where a list is full of them, beyond it.
+
+    A list that ends above the threshold hides further near-duplicates, and more rows could push one out of it that was
+    there before; for those rows all of them are searched.
+
+    Returns:
+        The two rows of each pair, int64; a pair may come in both orders.
+    """
+    near = (neighbors >= 0) & (similarity >= threshold)
+    starts, ends = [np.nonzero(near)[0]], [neighbors[near]]
+    full = np.flatnonzero(near.all(axis=1)) if neighbors.shape[1] else np.arange(0)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    for begin in range(0, len(full), _BLOCK):
+        rows = full[begin : begin + _BLOCK]
+        limits, _, found = index.range_search(vectors[rows], threshold - _MARGIN)
+        for place, row in enumerate(rows):
+            others = np.sort(found[limits[place] : limits[place + 1]])
+            others = others[(cosines(vectors, row, others) >= threshold) & (others != row)]
+            starts.append(np.full(len(others), row))
+            ends.append(others)
+    return np.concatenate(starts), np.concatenate(ends)
 
 
 def cosines(vectors: np.ndarray, row: int, others: np.ndarray) -> np.ndarray:

@@ -20,6 +20,15 @@ BATCH_ROWS = 1000
 BATCH_CHARACTERS = 16 * 2**20
 _PEEK = 1000
 
+_ADVICE = {
+    "missing_column": "name the columns as the shape has them",
+    "missing_value": "fill it, or drop the record",
+    "wrong_type": "write it as the shape has it, or drop the record",
+    "no_turn_marker": "write whole dialogues from the first human turn to the last answer",
+    "not_a_number": "write a text, or drop the record",
+    "bad_vector": "write one list of finite numbers for each record",
+}
+
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do (0: not known)."""
 
@@ -105,15 +114,14 @@ def _batches(
         return
     items = islice(read_records(source), limit)
     head = list(islice(items, _PEEK))
-    if shape == "auto":
-        shapes = (detect_shape(item.data) for item in head if isinstance(item, Record))
-        shape = next((found for found in shapes if found), "preference")
+    shapes = (detect_shape(item.data) for item in head if isinstance(item, Record))
+    default = next((found for found in shapes if found), "preference")  # for records that have none themselves
     batch, faults = _Batch(), []
     for item in chain(head, items):
         if isinstance(item, Fault):
             faults.append(item)
         else:
-            _add(batch, faults, source, item, shape, vector_column, dimension)
+            _add(batch, faults, source, item, shape, default, vector_column, dimension)
         if len(batch.records) + len(faults) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
             yield batch, faults
             batch, faults = _Batch(), []
@@ -126,14 +134,16 @@ def _add(
     source: Source,
     record: Record,
     shape: str,
+    default: str,
     vector_column: str | None,
     dimension: list[int],
 ) -> None:
     try:
-        candidate = to_candidate(record.data, shape)
+        # rows of two shapes in one file are each read as what they are, unless a shape was named
+        candidate = to_candidate(record.data, (detect_shape(record.data) or default) if shape == "auto" else shape)
         vector = _vector(record.data, vector_column, dimension) if vector_column else None
     except ShapeError as error:
-        faults.append(_fault(source, record, error.code, str(error)))
+        faults.append(_fault(source, record, error.code, f"{error}: {_ADVICE[error.code]}"))
         return
     batch.records.append(record)
     batch.candidates.append(candidate)
@@ -143,10 +153,12 @@ def _add(
 
 def _vector(data: dict[str, Any], column: str, dimension: list[int]) -> list[float]:
     """The user's own vector of a record; the first one met sets the dimension for all."""
-    value = data.get(column)
+    if column not in data:
+        raise ShapeError("missing_column", f"has no column '{column}' (it has: {', '.join(data) or 'none'})")
     try:
-        vector = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            vector = np.asarray(data[column], dtype=np.float64).astype(np.float32)  # as it is stored
+    except (TypeError, ValueError, OverflowError):
         vector = np.empty((0, 0))
     if vector.ndim != 1 or not vector.size:
         raise ShapeError("bad_vector", f"column '{column}' holds no list of numbers")
@@ -222,8 +234,16 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 
 
 def _rejects_table(source: Source, faults: list[Fault]) -> pa.Table:
-    rows = [{"code": f.code, "message": f.message, "file": source.name, "line": f.line, "raw": f.raw} for f in faults]
+    rows = [
+        {"code": f.code, "message": _printable(f.message), "file": source.name, "line": f.line, "raw": f.raw}
+        for f in faults
+    ]
     return pa.Table.from_pylist(rows, schema=REJECTS.arrow_schema)
+
+
+def _printable(text: str) -> str:
+    """Text that UTF-8 can hold: a lone surrogate (of a broken record's key, say) becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _write(writer: Any, table: pa.Table) -> None:
@@ -244,3 +264,22 @@ def open_rejects(folder: Path) -> pa.Table:
 def _open_stream(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
         return reader.read_all()
+
+
+def take_rows(table: pa.Table, positions: np.ndarray) -> pa.Table:
+    """Rows at these positions, in this order, touching only the batches that hold them.
+
+    Arrow's own `take` joins all chunks of a text column first: memory then grows with the table, and 2 GiB is the end.
+    """
+    batches = table.to_batches()
+    starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in batches])])
+    order = np.argsort(positions, kind="stable")
+    owner = np.searchsorted(starts, positions[order], side="right") - 1
+    parts = []
+    for number in np.unique(owner):
+        local = positions[order][owner == number] - starts[number]
+        parts.append(pa.Table.from_batches([batches[number].take(pa.array(local))]))
+    taken = pa.concat_tables(parts) if parts else table.slice(0, 0)
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return taken.take(pa.array(back))

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from rpo_data.errors import LogError
-from rpo_data.sources import Source
+from rpo_data.sources import Source, inner_suffix
 
 MAX_RECORD_BYTES = 64 * 2**20
 """A longer line or JSON value is taken for something else than a record."""
@@ -28,7 +29,7 @@ MAX_RECORD_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One raw log record: `line` counts from 1 (lines of text formats, rows of tables)."""
+    """One raw log record: `line` counts from 1: lines of JSON lines and CSV, records of all else."""
 
     line: int
     data: Any
@@ -91,12 +92,16 @@ def content_hash(source: Source) -> str:
 
 def _read_json(source: Source) -> Iterator[Record | Fault]:
     with _open(source) as stream:
-        start = stream.peek(1 << 14).lstrip(b"\xef\xbb\xbf \t\r\n")
-        # a first line that is a whole object means JSON lines, whatever the ending says
-        lines = not start.startswith(b"[") and (
-            _inner_suffix(source) != ".json" or re.match(rb"\{[^\n]*\}[ \t\r]*(\n|$)", start) is not None
-        )
-        yield from _guarded(source, _json_lines(source, stream) if lines else _json_values(source, stream))
+        yield from _guarded(source, _json_items(source, stream))
+
+
+def _json_items(source: Source, stream: Any) -> Iterator[Record | Fault]:
+    start = stream.peek(1 << 14).lstrip(b"\xef\xbb\xbf \t\r\n")
+    # a first line that is a whole object means JSON lines, whatever the ending says
+    lines = not start.startswith(b"[") and (
+        inner_suffix(source.path) != ".json" or re.match(rb"\{[^\n]*\}[ \t\r]*(\n|$)", start) is not None
+    )
+    yield from _json_lines(source, stream) if lines else _json_values(source, stream)
 
 
 def _json_lines(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
@@ -114,13 +119,28 @@ def _json_lines(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
             yield _json_record(source, number, line.rstrip(b"\r\n"))
 
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]|\n', re.DOTALL)
+_STRUCTURE = re.compile(rb'"(?:[^"\\\n]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb'"(?:[^"\\\n]|\\.)*"?|[^,\s]+')
+_OPENED_BY = {b"}": b"{", b"]": b"["}
 
 
 def _json_values(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
-    """Objects of one JSON array, or written one after the other over several lines; a broken one costs only itself."""
-    buffer, position, piece = b"", 0, 0  # piece: where the record (or the gap between two records) begins
-    line, first_line, depth, in_array = 1, 1, 0, None
+    """Objects of one JSON array, or written one after the other over several lines; records are counted from 1.
+
+    A broken record costs only itself where its last brace is there; else everything up to the end is one fault.
+    """
+    for number, text in enumerate(_json_pieces(stream), start=1):
+        if len(text) > MAX_RECORD_BYTES:
+            yield _too_long(source, number, text)
+        else:
+            yield _json_record(source, number, text)
+
+
+def _json_pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """The text of each value, cut where its brackets close; whatever stands between two of them, too."""
+    buffer, position, piece = b"", 0, 0  # piece: where the value (or the gap between two values) begins
+    opened: list[bytes] = []
+    first = True
     while chunk := stream.read(1 << 20):
         buffer = buffer[piece:] + chunk
         position, piece = position - piece, 0
@@ -129,33 +149,35 @@ def _json_values(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
             if text[:1] == b'"' and token.end() == len(buffer):
                 break  # perhaps half a string: look again with the next chunk behind it
             position = token.end()
-            line += text.count(b"\n")
             if text in (b"[", b"{"):
-                if in_array is None and text == b"[":
-                    in_array, piece = True, position
+                if not opened:
+                    yield from _scalars(buffer[piece : token.start()])
+                    piece = token.start()
+                if first and text == b"[":
+                    first, piece = False, position  # the array of records itself
                     continue
-                if depth == 0:
-                    yield from _gap(source, line, buffer[piece : token.start()])
-                    piece, first_line, in_array = token.start(), line, in_array or False
-                depth += 1
-            elif text in (b"]", b"}"):
-                if depth == 0:
-                    yield from _gap(source, line, buffer[piece : token.start()])
+                first = False
+                opened.append(text)
+            elif text in _OPENED_BY:
+                if not opened:
+                    yield from _scalars(buffer[piece : token.start()])
                     piece = position
-                elif depth == 1:
-                    yield _json_record(source, first_line, buffer[piece:position])
+                    continue
+                # a bracket that closes an outer one closes what was left open inside; a stray "]" ends a broken record
+                while opened and opened.pop() != _OPENED_BY[text]:
+                    pass
+                if not opened:
+                    yield buffer[piece:position]
                     piece = position
-                depth = max(depth - 1, 0)
         if len(buffer) - piece > MAX_RECORD_BYTES:
-            yield _too_long(source, first_line, buffer[piece:])
+            yield buffer[piece:]
             return
-    yield from _gap(source, first_line if depth else line, buffer[piece:])
+    yield from [buffer[piece:]] if opened else _scalars(buffer[piece:])
 
 
-def _gap(source: Source, line: int, text: bytes) -> Iterator[Record | Fault]:
-    """Whatever stands where a record should: nothing, or something that is none."""
-    if text := text.strip(b" \t\r\n,"):
-        yield _json_record(source, line, text)
+def _scalars(gap: bytes) -> Iterator[bytes]:
+    """What stands where a record should: nothing, or values that are none."""
+    return (match.group() for match in _SCALAR.finditer(gap.removeprefix(b"\xef\xbb\xbf")))
 
 
 def _json_record(source: Source, number: int, line: bytes) -> Record | Fault:
@@ -208,14 +230,19 @@ def _read_csv(source: Source) -> Iterator[Record | Fault]:
 def _csv_rows(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
     csv.field_size_limit(MAX_RECORD_BYTES)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter="\t" if _inner_suffix(source) == ".tsv" else ",", strict=True)
+    rows = csv.reader(text, delimiter="\t" if inner_suffix(source.path) == ".tsv" else ",", strict=True)
     header = next(rows, None)
+    if header is not None and (fault := _header_fault(source, header)):
+        yield fault
+        return
     line = rows.line_num + 1
     while header is not None:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield Fault(line, "broken_row", f"{source.name}:{line}: not valid CSV ({error}): mend or drop the row", "")
+            lost = " (a quote opened here is never closed, what follows is lost)" if "end of data" in str(error) else ""
+            message = f"{source.name}:{line}: not valid CSV, {error}{lost}: mend or drop the row"
+            yield Fault(line, "broken_row", message, "")
             line = rows.line_num + 1
             continue
         if row is None:
@@ -225,39 +252,76 @@ def _csv_rows(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
         line = rows.line_num + 1
 
 
+def _header_fault(source: Source, columns: list[str]) -> Fault | None:
+    """Why a table's columns cannot be used, if they cannot."""
+    text = ",".join(columns)
+    printable = text.encode("utf-8", "backslashreplace").decode()
+    twice = [column for column, count in Counter(columns).items() if count > 1]
+    if printable != text:
+        return Fault(1, "invalid_utf8", f"{source.name}:1: the header is not valid UTF-8: export as UTF-8", printable)
+    if twice:
+        message = f"{source.name}:1: column '{twice[0]}' is there twice: rename or drop one of them"
+        return Fault(1, "duplicate_column", message, text)
+    return None
+
+
 def _csv_record(source: Source, line: int, header: list[str], row: list[str]) -> Record | Fault:
     joined = ",".join(row)
+    printable = joined.encode("utf-8", "backslashreplace").decode()
     if len(row) != len(header):
         message = (
             f"{source.name}:{line}: {len(row)} cells where the header has {len(header)}: quote cells that hold commas"
         )
-        return Fault(line, "broken_row", message, joined.encode("utf-8", "backslashreplace").decode())
-    if any("\udc80" <= character <= "\udcff" for character in joined):
-        message = f"{source.name}:{line}: not valid UTF-8: export the logs as UTF-8"
-        return Fault(line, "invalid_utf8", message, joined.encode("utf-8", "backslashreplace").decode())
-    # an empty cell is how CSV writes null; a cell that holds a message list holds it as JSON
-    return Record(line, {key: _csv_value(cell) for key, cell in zip(header, row, strict=True)})
-
-
-def _csv_value(cell: str) -> Any:
-    if cell.startswith("[{") and cell.endswith("}]"):
+        return Fault(line, "broken_row", message, printable)
+    if printable != joined:
+        return Fault(
+            line, "invalid_utf8", f"{source.name}:{line}: not valid UTF-8: export the logs as UTF-8", printable
+        )
+    data: dict[str, Any] = {}
+    for column, cell in zip(header, row, strict=True):
         try:
-            return json.loads(cell)
+            data[column] = json.loads(cell) if cell.startswith("[{") and cell.endswith("}]") else cell
         except ValueError:
-            return cell
-    return cell
+            message = (
+                f"{source.name}:{line}: '{column}' looks like a Python list: write message lists as JSON (json.dumps)"
+            )
+            return Fault(line, "broken_row", message, joined)
+    return Record(line, data)
 
 
 def _read_parquet(source: Source) -> Iterator[Record | Fault]:
     row = 0
     try:
         with pq.ParquetFile(source.path) as file:
+            if fault := _header_fault(source, file.schema_arrow.names):
+                yield fault
+                return
             for batch in file.iter_batches(batch_size=1000):
-                for data in batch.to_pylist():
+                for item in _parquet_rows(source, batch, row):
                     row += 1
-                    yield Record(row, data)
+                    yield item
     except (pa.ArrowException, OSError) as error:
         yield _corrupt(source, row + 1, error)
+
+
+def _parquet_rows(source: Source, batch: pa.RecordBatch, before: int) -> Iterator[Record | Fault]:
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # a text that is no UTF-8, or a date that Python cannot hold: find the row
+        rows = None
+    if rows is not None:
+        yield from (Record(before + place, data) for place, data in enumerate(rows, start=1))
+        return
+    for place in range(batch.num_rows):
+        number, data = before + place + 1, {}
+        try:
+            for column in batch.schema.names:
+                value = batch.column(column)[place]
+                data[column] = value.cast(pa.int64()).as_py() if pa.types.is_timestamp(value.type) else value.as_py()
+            yield Record(number, data)
+        except (ValueError, OverflowError) as error:
+            message = f"{source.name}:{number}: '{column}' cannot be read ({error}): mend or drop the row"
+            yield Fault(number, "invalid_utf8", message, "")
 
 
 def _read_dataset(source: Source) -> Iterator[Record | Fault]:
@@ -354,11 +418,6 @@ def _corrupt(source: Source, line: int, error: Exception) -> Fault:
     return Fault(
         line, "corrupt_file", f"{source.name}:{line}: cannot be read from here on ({first_line}): export it again", ""
     )
-
-
-def _inner_suffix(source: Source) -> str:
-    path = Path(source.name)
-    return (path.with_suffix("") if path.suffix in (".gz", ".zst", ".zstd") else path).suffix.lower()
 
 
 _READERS: dict[str, Callable[[Source], Iterator[Record | Fault]]] = {

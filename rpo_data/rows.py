@@ -30,16 +30,18 @@ def identities(rows: pa.Table) -> pl.DataFrame:
     """Ids, scores and place of each row, with its `position` in the table, in canonical order (content, then place)."""
     frame = pl.from_arrow(rows.select(_IDENTITY))
     assert isinstance(frame, pl.DataFrame)
-    place = ["prompt_id", "pair_id", "annotator", "source", "source_row"]
+    unscored = pl.col("score_chosen").is_null()
+    place = ["prompt_id", "pair_id", "annotator", unscored, "source", "source_row", "position"]
     return frame.with_row_index("position").sort(place, nulls_last=False)
 
 
 def merge_duplicates(rows: pl.DataFrame) -> tuple[pl.DataFrame, LeftOut]:
-    """Of rows with the same texts and annotator, keep the one that stands first (by source, then line)."""
+    """Of rows with the same texts and annotator, keep one: with scores if any has, then by source, then line."""
     key = ["pair_id", "annotator"]
-    first = rows.group_by(key, maintain_order=True).first().select(*key, first_source="source", first_row="source_row")
+    first = rows.group_by(key, maintain_order=True).first()
+    first = first.select(*key, first_source="source", first_row="source_row", first_position="position")
     joined = rows.join(first, on=key, how="left", nulls_equal=True, maintain_order="left")
-    stays = (joined["source"] == joined["first_source"]) & (joined["source_row"] == joined["first_row"])
+    stays = joined["position"] == joined["first_position"]
     merged = joined.filter(~stays)
     sentences = [
         f"{row['source']}:{row['source_row']}: merged into {row['first_source']}:{row['first_row']}, the same row"
@@ -67,9 +69,7 @@ def drop_conflicts(rows: pl.DataFrame) -> tuple[pl.DataFrame, LeftOut]:
 def hold_out(
     prompt_ids: list[str],
     test_fraction: float,
-    neighbors: np.ndarray,
-    similarity: np.ndarray,
-    duplicate_score: float,
+    duplicates: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, int]:
     """Decide by content hash which prompts are test prompts; near-duplicates of a test prompt go with it.
 
@@ -79,18 +79,14 @@ def hold_out(
     Args:
         prompt_ids: content hashes, hex.
         test_fraction: share of the hash space that is test.
-        neighbors: nearest prompts of each prompt, shape (prompts, k), int64, -1 where there is none.
-        similarity: their cosines.
-        duplicate_score: prompts at least this similar stay together.
+        duplicates: pairs of prompts that stay together, two int64 arrays of one length.
 
     Returns:
         True where the prompt is test, shape (prompts,); and how many of these only a near-duplicate brought there.
     """
     count = len(prompt_ids)
     own = np.array([int(prompt_id[:13], 16) / 16**13 < test_fraction for prompt_id in prompt_ids], dtype=bool)
-    near = (neighbors >= 0) & (similarity >= duplicate_score)
-    start, _ = np.nonzero(near)
-    graph = coo_array((np.ones(len(start), dtype=bool), (start, neighbors[near])), shape=(count, count))
+    graph = coo_array((np.ones(len(duplicates[0]), dtype=bool), duplicates), shape=(count, count))
     _, cluster = connected_components(graph, directed=False)
     test = np.isin(cluster, cluster[own])
     return test, int(test.sum() - own.sum())

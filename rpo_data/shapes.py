@@ -6,7 +6,6 @@ preference  TRL "preference" rows, standard (texts) or conversational (lists of 
             (`prompt` column) or implicit (the common start of chosen and rejected); docs: TRL, "Dataset formats and types".
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,11 +37,13 @@ class Candidate:
 
 
 def detect_shape(data: dict[str, Any]) -> str | None:
-    """Name of the shape a record has, or None where it has none of the known ones."""
+    """Name of the shape a record has; None where it has none, or only that of texts with a common start."""
     chosen, rejected = data.get("chosen"), data.get("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         dialogues = all(text.startswith("\n\nHuman:") and "\n\nAssistant:" in text for text in (chosen, rejected))
-        return "hh" if dialogues and data.get("prompt") is None else "preference"
+        if data.get("prompt") is None:
+            return "hh" if dialogues else None
+        return "preference"
     if isinstance(chosen, list) and isinstance(rejected, list):
         return "preference"
     return None
@@ -112,7 +113,7 @@ def _preference(data: dict[str, Any]) -> Candidate:
         return Candidate([_user(prompt)], [_assistant(chosen)], [_assistant(rejected)])
     chosen, rejected = _messages(chosen, "chosen"), _messages(rejected, "rejected")
     if isinstance(prompt, list):
-        return Candidate(_messages(prompt, "prompt"), chosen, rejected)
+        return _behind_prompt(_messages(prompt, "prompt"), chosen, rejected)
     if prompt is not None:
         raise ShapeError(
             "wrong_type", f"'prompt' is a {_kind(prompt)}, where chosen and rejected are lists of messages"
@@ -133,6 +134,18 @@ def _split_common_text(chosen: str, rejected: str) -> tuple[str, str, str]:
     return chosen[:same].strip(), chosen[same:], rejected[same:]
 
 
+def _behind_prompt(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Candidate:
+    """A pair with an explicit prompt; sides that repeat the whole conversation lose the prompt's turns."""
+    if chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    for column, side in (("chosen", chosen), ("rejected", rejected)):
+        if side and side[0]["role"] in ("user", "system"):
+            raise ShapeError(
+                "wrong_type", f"'{column}' starts with a {side[0]['role']} message that is not the prompt's"
+            )
+    return Candidate(prompt, chosen, rejected)
+
+
 def _split_common_messages(chosen: list[Message], rejected: list[Message]) -> Candidate:
     same = 0
     while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
@@ -149,7 +162,11 @@ def _messages(value: Any, column: str) -> list[Message]:
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ShapeError("wrong_type", f"message {number} of '{column}' is no object with a 'role'")
-        if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
+        for key in ("name", "tool_call_id"):
+            if not isinstance(message.get(key), (str, type(None))):
+                raise ShapeError("wrong_type", f"message {number} of '{column}' has a {_kind(message[key])} as '{key}'")
+        content = message.get("content")
+        if not isinstance(content, str) and (content is not None or not message.get("tool_calls")):
             raise ShapeError(
                 "wrong_type", f"message {number} of '{column}' has a {_kind(message.get('content'))} as content"
             )
@@ -167,12 +184,10 @@ def _extras(data: dict[str, Any]) -> dict[str, Any]:
         if value is not None:
             try:
                 extras[column] = float(value)
-            except (TypeError, ValueError):
-                raise ShapeError(
-                    "wrong_type", f"'{column}' is {json.dumps(value, default=str)}, not a number"
-                ) from None
+            except (TypeError, ValueError, OverflowError):
+                raise ShapeError("wrong_type", f"'{column}' is {str(value)[:40]}, not a number") from None
     for column in ("annotator", "language"):
-        if data.get(column) is not None:
+        if str(data.get(column) or "").strip():  # an empty cell is how CSV writes null
             extras[column] = str(data[column])
     return extras
 

@@ -1,6 +1,8 @@
 """Find the logs: files, globs, folders, a local `datasets` folder, or a dataset on the Hugging Face Hub."""
 
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -21,96 +23,113 @@ class Source:
     """One log file, or one split of a `datasets` dataset.
 
     `kind` is json, csv, parquet, dataset (a folder made by save_to_disk) or hub. `name` is what tables and messages
-    call it: never an absolute path.
+    call it: unique in a build, and never an absolute path.
     """
 
     name: str
     path: str
     kind: str
-    split: str = ""
 
 
-def find_sources(logs: Iterable[str | Path]) -> list[Source]:
+@dataclass(frozen=True)
+class _Found:
+    name: str
+    path: Path
+    kind: str
+
+
+def find_sources(logs: Iterable[str | Path], ignored: list[str] | None = None) -> list[Source]:
     """All log files that the arguments name, each once, sorted by name.
 
     Args:
-        logs: files, globs, folders (all log files below), folders made by `Dataset.save_to_disk`, or Hub ids.
+        logs: files, globs, folders (all log files below, but hidden ones and datasets of ours), folders made by
+            `Dataset.save_to_disk`, or Hub ids.
+        ignored: is given the files of folders and globs that are left aside for their ending.
 
     Raises:
         LogError: an argument names nothing, or a file of a kind that cannot be read.
     """
-    found: dict[str, tuple[Path, Path, str]] = {}  # real path -> path, folder the name is relative to, kind
-    others: list[Source] = []
-    for log in map(str, logs):
-        path = Path(log)
+    logs, ignored = list(map(str, logs)), [] if ignored is None else ignored
+    found: dict[str, _Found] = {}
+    for log in logs:
+        for item in _expand(log, ignored):
+            real = item.name if item.kind == "hub" else str(item.path.resolve())
+            known = found.get(real)
+            # one name whatever the order of the arguments: the shortest
+            if known is None or (len(item.name), item.name) < (len(known.name), known.name):
+                found[real] = item
+    if not found:
+        raise LogError(f"no logs found in {', '.join(logs) or 'no arguments'}: files should end in {_endings()}")
+    return sorted(_named(found), key=lambda source: (source.name, source.path))
+
+
+def _expand(log: str, ignored: list[str]) -> Iterator[_Found]:
+    path = Path(log)
+    if path.is_dir():
+        yield from _walk(path, path, ignored)
+    elif path.exists():
+        kind = _kind(path)
+        if kind is None:
+            raise LogError(f"{log} has an ending that is not known: rename it to one of {_endings()}")
+        yield _Found(path.name, path, kind)
+    elif has_magic(log):
+        matches = [Path(match) for match in sorted(glob(log, recursive=True))]
+        if not matches:
+            raise LogError(f"no file matches {log}: check the pattern (quote it, so that the shell leaves it alone)")
+        for match in matches:
+            if match.is_file() and (kind := _kind(match)):
+                yield _Found(match.name, match, kind)
+            elif match.is_file():
+                ignored.append(match.name)
+    elif _HUB_NAME.fullmatch(log) and not path.suffix and not path.parent.exists():
+        yield _Found(log, path, "hub")
+    else:
+        raise LogError(f"{log} does not exist: give a file, a glob, a folder or a Hub dataset (user/name)")
+
+
+def _walk(folder: Path, base: Path, ignored: list[str]) -> Iterator[_Found]:
+    """Log files and saved datasets below a folder; names are relative to `base`."""
+    if (folder / "state.json").exists():  # made by Dataset.save_to_disk
+        yield _Found(folder.relative_to(base.parent if folder == base else base).as_posix(), folder, "dataset")
+        return
+    if (folder / "dataset_dict.json").exists():  # made by DatasetDict.save_to_disk
+        for split in sorted(p for p in folder.iterdir() if (p / "state.json").exists()):
+            yield _Found(split.relative_to(base.parent if folder == base else base).as_posix(), split, "dataset")
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
         if path.is_dir():
-            if _is_saved_dataset(path):
-                others += _dataset_sources(path)
-            else:
-                _add(found, ((file, path) for file in _files_below(path)))
-        elif path.exists():
-            if _kind(path) is None:
-                raise LogError(f"{log} has an ending that is not known: rename it to one of {_endings()}")
-            _add(found, [(path, path.parent)])
-        elif has_magic(log):
-            matches = [Path(match) for match in glob(log, recursive=True)]
-            if not matches:
-                raise LogError(
-                    f"no file matches {log}: check the pattern (quote it, so that the shell leaves it alone)"
-                )
-            _add(found, ((m, m.parent) for m in matches if m.is_file()))
-        elif _HUB_NAME.fullmatch(log) and not path.suffix:
-            others.append(Source(log, log, "hub"))
+            if not ((path / "manifest.json").exists() and (path / "groups").exists()):  # a dataset of ours
+                yield from _walk(path, base, ignored)
+        elif kind := _kind(path):
+            yield _Found(path.relative_to(base).as_posix(), path, kind)
         else:
-            raise LogError(f"{log} does not exist: give a file, a glob, a folder or a Hub dataset (user/name)")
-    sources = [*_named(found), *others]
-    if not sources:
-        raise LogError(f"no logs found below {', '.join(map(str, logs))}: files should end in {_endings()}")
-    return sorted(set(sources), key=lambda source: (source.name, source.path))
+            ignored.append(path.relative_to(base).as_posix())
 
 
 def _kind(path: Path) -> str | None:
-    suffix = path.with_suffix("").suffix if path.suffix.lower() in COMPRESSED else path.suffix
-    return SUFFIXES.get(suffix.lower())
+    return SUFFIXES.get(inner_suffix(path.name))
+
+
+def inner_suffix(name: str) -> str:
+    """Ending of a file name without that of its compression, lower case."""
+    path = Path(name.lower())
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
 
 
 def _endings() -> str:
     return ", ".join(SUFFIXES) + f" (also followed by {', '.join(COMPRESSED)})"
 
 
-def _is_saved_dataset(path: Path) -> bool:
-    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-
-
-def _dataset_sources(path: Path) -> Iterator[Source]:
-    if (path / "state.json").exists():
-        yield Source(path.name, str(path), "dataset")
-        return
-    for split in sorted(p for p in path.iterdir() if (p / "state.json").exists()):
-        yield Source(f"{path.name}/{split.name}", str(split), "dataset", split.name)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.is_file() and _kind(p) and not p.name.startswith(".")]
-
-
-def _add(found: dict[str, tuple[Path, Path, str]], files: Iterable[tuple[Path, Path]]) -> None:
-    for path, base in files:
-        kind = _kind(path)
-        if kind is not None:
-            found.setdefault(str(path.resolve()), (path, base, kind))
-
-
-def _named(found: dict[str, tuple[Path, Path, str]]) -> Iterator[Source]:
-    """Name each file relative to what the user named, with more of its path where two names would be the same."""
-    names = {real: path.relative_to(base).as_posix() for real, (path, base, _) in found.items()}
-    depth = 1
-    while len(set(names.values())) < len(names) and depth < 50:
-        taken = list(names.values())
+def _named(found: dict[str, _Found]) -> Iterator[Source]:
+    """Give each source more of its path while two have the same name."""
+    names = {real: item.name for real, item in found.items()}
+    for _ in range(50):
+        taken = Counter(names.values())
         for real, name in list(names.items()):
-            if taken.count(name) > 1:
-                parts = Path(real).parts
-                names[real] = "/".join(parts[-(name.count("/") + 2) :])
-        depth += 1
-    for real, (_, _, kind) in found.items():
-        yield Source(names[real], real, kind)
+            if taken[name] > 1:
+                names[real] = "/".join(Path(real).parts[-(name.count("/") + 2) :])
+    for real, item in found.items():
+        name = os.fsencode(names[real]).decode("utf-8", "backslashreplace")  # a file name may be no UTF-8
+        yield Source(name, real, item.kind)

@@ -71,7 +71,10 @@ def embed_texts(
 def _stored(folder: Path) -> Iterable[tuple[bytes, np.ndarray]]:
     for file in sorted(folder.glob("*.arrow")):
         with pa.memory_map(str(file)) as source:
-            table = pa.ipc.open_file(source).read_all()
+            try:
+                table = pa.ipc.open_file(source).read_all()
+            except pa.ArrowInvalid:  # torn by a full disk or a crash: its texts are embedded again
+                continue
             flat = table["vector"].combine_chunks().values.to_numpy()
             yield from zip(table["key"].to_pylist(), flat.reshape(table.num_rows, -1), strict=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 from datasets import (
@@ -23,10 +24,14 @@ from datasets import (
 )
 
 from rpo_data.errors import DatasetError
+from rpo_data.pairs import take_rows
 from rpo_data.rows import LeftOut
 from rpo_data.schemas.tables import GROUPS, NEIGHBORS, PAIRS, REJECTS, vectors_features
 
 _CHUNK = 1000
+_ENTRIES = {
+    "manifest.json", "run.json", "README.md", "report.html", "rejects.parquet", "pairs", "groups", "neighbors", "vectors",
+}  # fmt: skip
 
 
 @contextmanager
@@ -57,18 +62,36 @@ def check_replaceable(folder: Path) -> None:
     """Refuse early what `replacing` would have to refuse after an hour of work.
 
     Raises:
-        DatasetError: `folder` is a file, or holds something that is no dataset of ours.
+        DatasetError: `folder` holds something that is no dataset of ours, or cannot be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").exists()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder)):
         raise DatasetError(f"{folder} exists and is no mined contrast dataset: choose another --out, or remove it")
+    probe = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.probe")
+    try:
+        probe.mkdir(parents=True)
+        probe.rmdir()
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a dataset of ours and nothing else: only then may it be replaced."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return {"format_version", "rpo_data_version"} <= set(manifest) and {
+            p.name for p in folder.iterdir()
+        } <= _ENTRIES
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def write_pairs(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Write the `pairs` table: for each split the rows at these positions, in this order; gives hash by split."""
+    published = rows.select(PAIRS.arrow_schema.names)
 
     def chunks(positions: np.ndarray) -> Iterator[pa.Table]:
         for start in range(0, len(positions), _CHUNK):
-            part = rows.take(pa.array(positions[start : start + _CHUNK])).select(PAIRS.arrow_schema.names)
+            part = take_rows(published, positions[start : start + _CHUNK])
             weight = pa.array(np.ones(part.num_rows, dtype=np.float32))
             index = part.schema.get_field_index("weight")
             yield part.set_column(index, "weight", weight).cast(PAIRS.arrow_schema)
@@ -127,7 +150,7 @@ def write_rejects(folder: Path, rejects: pa.Table, rows: pa.Table, left_out: lis
     """Write rejects.parquet: records that were left out when read, and rows left out later, by file and line."""
     tables = [rejects]
     for reason in left_out:
-        part = rows.take(pa.array(reason.position, type=pa.int64()))
+        part = take_rows(rows, np.array(reason.position, dtype=np.int64))
         raw = part.select(["prompt", "chosen", "rejected"]).to_pylist()
         columns = {
             "code": [reason.code] * part.num_rows,
@@ -137,8 +160,12 @@ def write_rejects(folder: Path, rejects: pa.Table, rows: pa.Table, left_out: lis
             "raw": [json.dumps(row, ensure_ascii=False) for row in raw],
         }
         tables.append(pa.table(columns, schema=REJECTS.arrow_schema))
-    joined = pa.concat_tables(tables).sort_by([("file", "ascending"), ("line", "ascending"), ("code", "ascending")])
-    pq.write_table(joined, folder / "rejects.parquet", compression="zstd")
+    joined = pa.concat_tables(tables)
+    keys = [(column, "ascending") for column in ("file", "line", "code", "message")]
+    order = pc.sort_indices(joined.select([column for column, _ in keys]), sort_keys=keys).to_numpy().astype(np.int64)
+    with pq.ParquetWriter(folder / "rejects.parquet", joined.schema, compression="zstd") as writer:
+        for start in range(0, max(len(order), 1), 10 * _CHUNK):
+            writer.write_table(take_rows(joined, order[start : start + 10 * _CHUNK]))
 
 
 def _lists(values: np.ndarray, present: np.ndarray) -> pa.ListArray:

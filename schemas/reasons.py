@@ -11,10 +11,10 @@ REASONS: dict[str, str] = {
     # the record
     "broken_json": "not valid JSON",
     "broken_row": "the CSV row has more or fewer cells than the header",
+    "duplicate_column": "the table has a column twice: rename or drop one of them",
     "invalid_utf8": "not valid UTF-8: export the logs as UTF-8",
     "line_too_long": "the line is longer than any record should be: is the file JSON lines?",
     "not_an_object": "the record is not a JSON object",
-    "unknown_shape": "no known shape of preference log: name it with --format",
     "missing_column": "a column that this shape needs is not there",
     "missing_value": "a needed value is null",
     "wrong_type": "a value has a type that this shape does not allow",

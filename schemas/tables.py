@@ -25,7 +25,7 @@ PAIRS = Features(
         "annotator": Value("string"),
         "language": Value("string"),
         "source": Value("string"),  # name of the log file
-        "source_row": Value("int64"),  # line or row in it, counted from 1
+        "source_row": Value("int64"),  # line (JSON lines, CSV) or record in it, counted from 1
         "flags": List(Value("string")),
     }
 )
@@ -54,7 +54,7 @@ REJECTS = Features(
         "code": Value("string"),  # see reasons.py
         "message": Value("string"),
         "file": Value("string"),
-        "line": Value("int64"),  # line or row, counted from 1; 0 where the whole file is meant
+        "line": Value("int64"),  # line (JSON lines, CSV) or record, counted from 1; 0 where the whole file is meant
         "raw": Value("string"),  # the record as it stood in the log
     }
 )

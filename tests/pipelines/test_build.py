@@ -293,8 +293,15 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(write_lines, tmp_path, ca
     with pytest.raises(DatasetError, match="exists and is no mined contrast dataset"):
         build(logs, out, Recipe(embedder="static"), cache_dir=cache_dir)
     assert (out / "thesis.txt").read_text() == "years of work"
+    (out / "manifest.json").write_text('{"name": "of something else"}')
+    with pytest.raises(DatasetError, match="exists and is no mined contrast dataset"):
+        build(logs, out, Recipe(embedder="static"), cache_dir=cache_dir)
     recipe = Recipe(embedder="static", test_fraction=0)
     build(logs, tmp_path / "out", recipe, cache_dir=cache_dir)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="exists and is no mined contrast dataset"):
+        build(logs, tmp_path / "out", recipe, cache_dir=cache_dir)
+    (tmp_path / "out" / "notes.txt").unlink()
     build(logs, tmp_path / "out", recipe.model_copy(update={"group_size": 2}), cache_dir=cache_dir)
     assert load(tmp_path / "out").manifest.recipe.group_size == 2
     assert sorted(p.name for p in tmp_path.iterdir() if "unfinished" in p.name or "old" in p.name) == []

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from rpo_data import neighbors as module
 from rpo_data.embed import unit_vectors
-from rpo_data.neighbors import exact_neighbors, neighbors_within
+from rpo_data.neighbors import exact_neighbors, near_duplicates, neighbors_within
 
 
 def random_vectors(rows, dimension=24, seed=0):
@@ -82,6 +82,19 @@ def test_no_neighbor_crosses_blocks_and_small_blocks_are_padded():
     assert similarity[49].tolist() == [-np.inf] * 4
     inside, _ = exact_neighbors(vectors[:47], 4)
     np.testing.assert_array_equal(neighbors[:47], inside)
+
+
+def test_near_duplicates_are_found_beyond_full_lists():
+    """Two rows at cosine 0.966 whose lists of 3 are full of nearer ones, on the far side of each other."""
+    degrees = [0, -1, -2, -3, -4, 15, 16, 17, 18, 19, 90]
+    vectors = unit_vectors(np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1))
+    neighbors, similarity = exact_neighbors(vectors, 3)
+    assert 5 not in neighbors[0]
+    starts, ends = near_duplicates(vectors, neighbors, similarity, 0.95)
+    cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    np.fill_diagonal(cosine, 0)
+    found = {frozenset(edge) for edge in zip(starts.tolist(), ends.tolist(), strict=True)}
+    assert found == {frozenset(edge) for edge in np.argwhere(cosine >= 0.95).tolist()}
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tests_support import pair
 
-from rpo_data.pairs import collect_rows, open_rejects, open_rows
+from rpo_data.pairs import collect_rows, open_rejects, open_rows, take_rows
 from rpo_data.schemas.frames import MAX_CHARACTERS
 from rpo_data.schemas.reasons import REASONS
 from rpo_data.sources import find_sources
@@ -67,6 +69,46 @@ def test_the_shape_is_found_behind_broken_first_lines(tmp_path):
     assert count.read == 4
 
 
+def test_rows_of_two_shapes_in_one_file_are_each_read_as_what_they_are(tmp_path, write_lines):
+    dialogue = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    for name, records in (("one", [pair(0), dialogue]), ("two", [dialogue, pair(0)])):
+        _, rows, _ = collect(tmp_path / name, write_lines(f"{name}.jsonl", records))
+        assert {row[-1]["content"] for row in rows["prompt"].to_pylist()} == {"question 0?", "a"}
+
+
+MESSAGES = [{"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        (pair(0, score_chosen=10**400), "wrong_type"),
+        ({"prompt": [MESSAGES[0] | {"name": 5}], "chosen": MESSAGES, "rejected": MESSAGES}, "wrong_type"),
+        ({"prompt": [{"role": "user", "content": 5, "tool_calls": [1]}], "chosen": [], "rejected": []}, "wrong_type"),
+        ({"ch\ud800": "a", "rejected": "b"}, "missing_column"),
+        ({"prompt": MESSAGES, "chosen": MESSAGES, "rejected": [{"role": "assistant", "content": "x"}]}, "wrong_type"),
+    ],
+)
+def test_odd_values_are_rejected_and_nothing_breaks(record, code, write_lines, tmp_path):
+    _, rows, (reject,) = collect(tmp_path / "out", write_lines("logs.jsonl", [record, pair(1)]))
+    assert rows.num_rows == 1
+    assert reject["code"] == code
+
+
+def test_sides_that_repeat_the_conversation_lose_the_prompt(write_lines, tmp_path):
+    sides = {side: [*MESSAGES, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    _, rows, _ = collect(tmp_path / "out", write_lines("logs.jsonl", [{"prompt": MESSAGES} | sides]))
+    assert [message["content"] for message in rows["chosen"].to_pylist()[0]] == ["chosen"]
+
+
+def test_rows_are_taken_from_many_batches_in_any_order():
+    part = pa.table({"n": pa.array(range(10)), "text": ["x" * 1000] * 10})
+    table = pa.concat_tables([part] * 5)
+    positions = np.array([49, 0, 13, 13, 7, 40])
+    assert take_rows(table, positions)["n"].to_pylist() == [9, 0, 3, 3, 7, 0]
+    assert take_rows(table, positions[:0]).num_rows == 0
+
+
 def test_a_named_shape_is_used(write_lines, tmp_path):
     path = write_lines("logs.jsonl", [pair(0)])
     _, _, rejects = collect(tmp_path / "out", path, shape="hh")
@@ -111,6 +153,8 @@ def test_tool_calls_come_back_as_they_were(write_lines, tmp_path):
         ([1.0, 2.0, 3.0], "has 3 numbers where others have 2"),
         ([0.0, 0.0], "all zero"),
         ([float("nan"), 1.0], "NaN"),
+        ([1e300, 1.0], "infinite"),
+        ([1e-300, 0.0], "all zero"),
     ],
 )
 def test_vectors_of_the_user_are_checked(vector, words, write_lines, tmp_path):

@@ -79,9 +79,9 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\n" + LINES)
     assert [item.line for item in read_all(path)] == [2, 3]
-    path = tmp_path / "x.json"
+    path = tmp_path / "x.json"  # an array may stand on one line: its records are counted
     path.write_text('[\n{"a": 1},\n\n{"a":\n2}]')
-    assert [item.line for item in read_all(path)] == [2, 4]
+    assert [item.line for item in read_all(path)] == [1, 2]
     path = tmp_path / "x.csv"
     path.write_text('a,b\n1,"two\nlines"\n2,x\n')
     assert [item.line for item in read_all(path)] == [2, 4]
@@ -110,7 +110,57 @@ def test_a_broken_element_of_an_array_costs_only_itself(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b'[{"a": 1},\n{"a": tru},\n7,\n{"a": 2},\n{"a": "\xff"}]')
     assert records(path) == [{"a": 1}, {"a": 2}]
-    assert faults(path) == [("broken_json", 2), ("not_an_object", 4), ("invalid_utf8", 5)]
+    assert faults(path) == [("broken_json", 2), ("not_an_object", 3), ("invalid_utf8", 5)]
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"a": "1, "b": "2"}', '{"a": ["1", "b": 2}', '{"a": 1]}', "1, null, true", '"text, with {comma"']
+)
+def test_misplaced_quotes_and_brackets_in_an_array_cost_only_themselves(broken, tmp_path):
+    path = tmp_path / "x.json"
+    for space in ("", "\n"):
+        path.write_text(f'[{{"a": 1}},{space}{broken},{space}{{"a": 2}},{space}{{"a": 3}}]')
+        if space or '"1, ' not in broken:
+            assert records(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
+        assert len(faults(path)) >= 1
+
+
+def test_a_byte_order_mark_before_objects_is_no_record(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a":\n1}\n{"a": 2}', encoding="utf-8-sig")
+    assert records(path) == [{"a": 1}, {"a": 2}]
+    assert faults(path) == []
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"x")[:2], gzip.compress(LINES)[:14], zst(LINES)[:12]])
+def test_a_compressed_file_of_a_few_bytes_is_no_crash(content, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    assert [code for code, _ in faults(path)][-1] in {"truncated_file", "corrupt_file", "invalid_utf8", "empty_file"}
+
+
+def test_a_column_that_is_there_twice(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b,b\n1,2,3\n")
+    assert faults(path) == [("duplicate_column", 1)]
+    table = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert faults(tmp_path / "x.parquet") == [("duplicate_column", 1)]
+
+
+def test_csv_from_pandas_with_python_lists(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("chosen\n\"[{'role': 'user'}]\"\n")
+    (fault,) = read_all(path)
+    assert "write message lists as JSON" in fault.message
+
+
+def test_parquet_values_that_python_cannot_hold_cost_only_their_row(tmp_path):
+    path = tmp_path / "x.parquet"
+    raw = pa.array([b"good", b"\xff", b"fine"]).view(pa.string())
+    pq.write_table(pa.table({"a": raw, "when": pa.array([1, 2, 2**62]).view(pa.timestamp("us"))}), path)
+    assert [row["a"] for row in records(path)] == ["good", "fine"]
+    assert faults(path) == [("invalid_utf8", 2)]
 
 
 def test_an_unfinished_array_keeps_what_came_before(tmp_path):

@@ -1,5 +1,7 @@
 """Duplicates, contradictions and splits, on small tables where the answer can be read off."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,27 +61,44 @@ def test_the_same_responses_to_another_prompt_are_no_conflict(rows_of):
     assert conflicts.position == []
 
 
-NONE = np.empty((4, 0), dtype=np.int64), np.empty((4, 0), dtype=np.float32)
+NONE = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
 # first hex digits decide: 0x00.. is below any fraction, 0xff.. above
 IDS = ["00" + "0" * 30, "ff" + "0" * 30, "ff" + "1" * 30, "ff" + "2" * 30]
 
 
 def test_hold_out_by_hash():
-    assert hold_out(IDS, 0.02, *NONE, 0.95)[0].tolist() == [True, False, False, False]
-    assert hold_out(IDS, 0.0, *NONE, 0.95)[0].tolist() == [False] * 4
+    assert hold_out(IDS, 0.02, NONE)[0].tolist() == [True, False, False, False]
+    assert hold_out(IDS, 0.0, NONE)[0].tolist() == [False] * 4
 
 
 def test_near_duplicates_of_a_test_prompt_go_with_it_also_over_a_chain():
-    neighbors = np.array([[1], [2], [1], [0]])
-    similarity = np.array([[0.99], [0.96], [0.96], [0.90]], dtype=np.float32)
-    is_test, moved = hold_out(IDS, 0.02, neighbors, similarity, 0.95)
+    is_test, moved = hold_out(IDS, 0.02, (np.array([0, 1]), np.array([1, 2])))
     assert is_test.tolist() == [True, True, True, False]
     assert moved == 2
 
 
-def test_missing_neighbors_do_not_count():
-    neighbors, similarity = np.full((4, 1), -1), np.full((4, 1), 1.0, dtype=np.float32)
-    assert hold_out(IDS, 0.02, neighbors, similarity, 0.95)[1] == 0
+def test_duplicates_in_one_line_of_a_file_merge_too(tmp_path):
+    logs = tmp_path / "logs.json"
+    logs.write_text(json.dumps([pair(0), pair(0), pair(1), pair(0)]))
+    collect_rows(find_sources([logs]), tmp_path)
+    kept, merged = merge_duplicates(identities(open_rows(tmp_path)))
+    assert len(kept) == 2
+    assert merged.sentence == [
+        "logs.json:2: merged into logs.json:1, the same row",
+        "logs.json:4: merged into logs.json:1, the same row",
+    ]
+
+
+def test_of_duplicates_the_one_with_scores_stays(rows_of):
+    kept, _ = merge_duplicates(rows_of(a=[pair(0), pair(0, score_chosen=5, score_rejected=1)]))
+    assert kept["score_chosen"].to_list() == [5.0]
+
+
+def test_outer_blanks_make_no_other_row(rows_of):
+    flipped = {"prompt": "question 1? ", "chosen": " bad 1", "rejected": "good answer 1"}
+    kept, merged = merge_duplicates(rows_of(a=[pair(0), pair(0, chosen="good answer 0 "), pair(1), flipped]))
+    assert len(merged.position) == 1
+    assert places(drop_conflicts(kept)[0]) == [("a.jsonl", 1)]
 
 
 @given(st.sets(st.integers(0, 16**32 - 1), min_size=2, max_size=60), st.floats(0, 0.9), st.data())
@@ -89,10 +108,8 @@ def test_more_logs_move_no_prompt_from_test_to_train(numbers, fraction, data):
     early = data.draw(st.integers(1, len(ids)))
 
     def split(count):
-        edges = [[b for a, b in pairs if a == row and b < count] for row in range(count)]
-        width = max(map(len, edges))
-        neighbors = np.array([row + [-1] * (width - len(row)) for row in edges], dtype=np.int64).reshape(count, width)
-        return hold_out(ids[:count], fraction, neighbors, np.ones(neighbors.shape, dtype=np.float32), 0.95)[0]
+        inside = np.array([edge for edge in pairs if max(edge) < count], dtype=np.int64).reshape(-1, 2)
+        return hold_out(ids[:count], fraction, (inside[:, 0], inside[:, 1]))[0]
 
     before, after = split(early), split(len(ids))
     assert (after[:early] >= before).all()

@@ -59,6 +59,28 @@ def test_folder_made_by_datasets(tmp_path):
     ]
 
 
+def test_saved_datasets_of_the_same_name_and_inside_folders(tmp_path):
+    rows = Dataset.from_list([{"chosen": "x", "rejected": "y"}])
+    for folder in ("a", "b"):
+        rows.save_to_disk(str(tmp_path / folder / "train"))
+    assert names(tmp_path / "a" / "train", tmp_path / "b" / "train") == ["a/train", "b/train"]
+    assert names(tmp_path) == ["a/train", "b/train"]
+
+
+def test_a_name_does_not_depend_on_the_order_of_the_arguments(folder):
+    one, two = folder / "logs" / "deep" / "c.csv", folder / "logs"
+    assert names(one, two) == names(two, one) == ["a.json", "b.jsonl", "c.csv"]
+
+
+def test_datasets_of_ours_are_no_logs_and_other_files_are_told(folder):
+    out = folder / "logs" / "out"
+    (out / "groups").mkdir(parents=True)
+    (out / "manifest.json").write_text("{}")
+    ignored = []
+    assert [source.name for source in find_sources([folder / "logs"], ignored)] == ["a.json", "b.jsonl", "deep/c.csv"]
+    assert ignored == ["notes.txt"]
+
+
 def test_a_hub_id_is_told_from_a_path():
     assert [(s.name, s.kind) for s in find_sources(["Anthropic/hh-rlhf"])] == [("Anthropic/hh-rlhf", "hub")]
 
