@@ -353,7 +353,7 @@ def _hub_splits(source: Source) -> list[Any]:
         first_line = str(error).strip().split("\n", 1)[0]
         raise LogError(
             f"dataset {source.path} cannot be loaded from the Hub ({first_line}): "
-            "check the name and the connection, or give a file"
+            "check the name and the connection; there is no file or folder of that name here either"
         ) from error
     return [splits[name] for name in sorted(splits)]
 
