@@ -151,12 +151,19 @@ def train(
     """
     _need_extra("train", "accelerate", "torch", "transformers")
     from rpo_data.dataset import load
-    from rpo_data.pipelines.train import read_settings
+    from rpo_data.pipelines.train import last_checkpoint, read_settings
     from rpo_data.pipelines.train import train as run
 
     settings = read_settings(config, context.args)
+    data = load(dataset)
     with _Progress() as track:
-        run(load(dataset), model, out_dir, settings, say=_say, progress=track)
+        try:
+            run(data, model, out_dir, settings, say=_say, progress=track)
+        except _Stopped:
+            kept = last_checkpoint(out_dir)
+            what = f"the same command goes on from {kept}" if kept else "no checkpoint was saved yet (--save-steps)"
+            log.print(f"stopped; {what}", markup=False)
+            sys.exit(130)
 
 
 @app.command()

@@ -4,14 +4,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
 import xxhash
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
@@ -24,6 +24,8 @@ Say = Callable[[str], None]
 __all__ = ["make_config", "read_settings", "train"]
 
 _FIXED_BY_A_RUN = (
+    "bf16",
+    "fp16",
     "beta",
     "loss_type",
     "diagonal_alpha",
@@ -32,6 +34,14 @@ _FIXED_BY_A_RUN = (
     "seed",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "optim",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "data_seed",
+    "train_sampling_strategy",
+    "disable_dropout",
 )
 
 
@@ -63,23 +73,28 @@ def train(
         TrainingError: a setting is wrong, the model cannot be loaded, or `out` holds a checkpoint of another run.
     """
     out = Path(out)
+    _check_out(out)
     args = make_config(settings, out)
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
-    trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress)
+    with _one_sentence():
+        trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress)
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         say = _silent
     for groups in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
-    checkpoint = get_last_checkpoint(str(out)) if out.is_dir() else None
+    checkpoint = last_checkpoint(out)
     _claim(out, _identity(dataset, trainer), checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
     args.eval_on_start = held_out is not None and checkpoint is None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with _one_sentence():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if not trainer.state.global_step:
+        raise TrainingError("the run took no step: raise max_steps or num_train_epochs")
     after = trainer.evaluate() if held_out else None
     trainer.save_model()
     trainer.save_state()
@@ -161,18 +176,54 @@ def _losses(history: list[dict[str, float]]) -> dict[str, float | None]:
 def _identity(dataset: ContrastDataset, trainer: RPOTrainer) -> dict[str, Any]:
     tables = json.dumps(dataset.manifest.tables, sort_keys=True).encode()
     own = {name: getattr(trainer.args, name) for name in _FIXED_BY_A_RUN}
-    return {"dataset": xxhash.xxh3_128_hexdigest(tables), "model": trainer.reference_id, **own}
+    splits = filter(None, (trainer.train_dataset, trainer.eval_dataset))
+    tokens = b"".join(key for groups in splits for key in groups.pairs.sequences.keys)
+    # number types come first: they change the model's id too, and should be the ones named
+    return {
+        **own,
+        "dataset": xxhash.xxh3_128_hexdigest(tables),
+        "model": trainer.reference_id,
+        "tokens": xxhash.xxh3_128_hexdigest(tokens),
+    }
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The newest checkpoint in a folder that was written to its end: transformers writes the trainer's state last."""
+    folders = [path for path in out.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
+    for folder in sorted(folders, key=lambda path: -int(path.name.partition("-")[2])):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(folder)
+        except (OSError, ValueError):
+            continue  # a kill while it was saved
+    return None
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds something else than a run of ours: a model, a dataset, somebody's work."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "rpo_run.json").is_file()):
+        raise TrainingError(f"{out} exists and is no training run of rpo-data: choose another --out")
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Settings that only transformers or torch can judge end in one sentence too; the cause hangs on it."""
+    try:
+        yield
+    except (ImportError, ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(f"training cannot go on with these settings ({type(error).__name__}: {reason})") from error
 
 
 def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
     """Note in `out` which run it holds; refuse where the checkpoint there is of another one."""
     file = out / "rpo_run.json"
-    if checkpoint:
+    if checkpoint or any(out.glob("*.safetensors")):
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         for name, value in identity.items():
             if found.get(name) != value:
                 raise TrainingError(
-                    f"{checkpoint} is of another run: its {name} is {found.get(name, 'not known')}, now it is {value}; "
+                    f"{checkpoint or out} is of another run: its {name} is {found.get(name, 'not known')}, now it is {value}; "
                     "choose another --out, or ask for the same"
                 )
     out.mkdir(parents=True, exist_ok=True)

@@ -35,13 +35,14 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
         if name in _SET_ELSEWHERE:
             raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            raise TrainingError(f"'{name}' is no setting of a training run: did you mean '{near}'?")
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see RPOConfig for those there are"
+            raise TrainingError(f"'{name}' is no setting of a training run: {hint}")
         values[name] = _cast(name, value, hints[name])
     try:
         return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
-        raise TrainingError(f"these training settings cannot work: {str(error).strip().splitlines()[0]}") from error
+        raise TrainingError(f"these training settings cannot work: {' '.join(str(error).split())[:300]}") from error
 
 
 def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any]:
@@ -62,7 +63,9 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
         option = options[position]
         position += 1
         if not option.startswith("--") or option == "--":
-            raise TrainingError(f"'{option}' is no option: settings look like --learning-rate 1e-6")
+            raise TrainingError(
+                f"'{option}' is no option: settings stand behind the dataset, such as --learning-rate 1e-6"
+            )
         key, equals, value = option[2:].partition("=")
         name = key.replace("-", "_")
         if equals:

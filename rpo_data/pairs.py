@@ -159,7 +159,7 @@ def _vector(data: dict[str, Any], column: str, dimension: list[int]) -> list[flo
         with np.errstate(over="ignore"):
             vector = np.asarray(data[column], dtype=np.float64).astype(np.float32)  # as it is stored
     except (TypeError, ValueError, OverflowError):
-        vector = np.empty((0, 0))
+        vector = np.empty((0, 0), dtype=np.float32)
     if vector.ndim != 1 or not vector.size:
         raise ShapeError("bad_vector", f"column '{column}' holds no list of numbers")
     dimension[:] = dimension or [vector.size]

@@ -49,9 +49,9 @@ def find_sources(logs: Iterable[str | Path], ignored: list[str] | None = None) -
     Raises:
         LogError: an argument names nothing, or a file of a kind that cannot be read.
     """
-    logs, ignored = list(map(str, logs)), [] if ignored is None else ignored
+    named, ignored = [str(log) for log in logs], [] if ignored is None else ignored
     found: dict[str, _Found] = {}
-    for log in logs:
+    for log in named:
         for item in _expand(log, ignored):
             real = item.name if item.kind == "hub" else str(item.path.resolve())
             known = found.get(real)
@@ -59,7 +59,7 @@ def find_sources(logs: Iterable[str | Path], ignored: list[str] | None = None) -
             if known is None or (len(item.name), item.name) < (len(known.name), known.name):
                 found[real] = item
     if not found:
-        raise LogError(f"no logs found in {', '.join(logs) or 'no arguments'}: files should end in {_endings()}")
+        raise LogError(f"no logs found in {', '.join(named) or 'no arguments'}: files should end in {_endings()}")
     return sorted(_named(found), key=lambda source: (source.name, source.path))
 
 

@@ -24,6 +24,7 @@ class RPOConfig(TrainingArguments):
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Contrast groups an evaluation step."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: a row is a whole group."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Must stay off: it shows NaN as 0."})
     beta: float = field(default=0.1, metadata={"help": "How strongly the policy is held to the reference."})
     loss_type: str = field(default="rpo", metadata={"help": f"One of {', '.join(LOSS_TYPES)}."})
     diagonal_alpha: float = field(default=0.8, metadata={"help": "Share of the pairs' own cells under 'diagonal'."})
@@ -57,11 +58,23 @@ class RPOConfig(TrainingArguments):
                 f"max_length {self.max_length} cannot work: it must hold a piece of prompt and of response, so at "
                 "least 4 tokens; none sets no limit"
             )
+        self._refuse_out_of_range()
         self._refuse_what_groups_cannot_do()
+
+    def _refuse_out_of_range(self) -> None:
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} {getattr(self, name)} cannot work: it must be at least 1")
+        if not 0 <= self.learning_rate < float("inf"):
+            raise TrainingError(f"learning_rate {self.learning_rate} cannot work: it must be finite and not negative")
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"seed {self.seed} cannot work: it must be at least 0 and below 2^32")
 
     def _refuse_what_groups_cannot_do(self) -> None:
         if self.remove_unused_columns:
             raise TrainingError("remove_unused_columns cannot be on: a row is a whole contrast group; leave it off")
+        if self.dataloader_drop_last:
+            raise TrainingError("dataloader_drop_last would leave groups out of the evaluation: leave it off")
         if self.label_smoothing_factor:
             raise TrainingError(
                 f"label_smoothing_factor {self.label_smoothing_factor} has no meaning here: there are no labels; leave "

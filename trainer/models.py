@@ -21,7 +21,7 @@ def load_model(name: str | Path) -> PreTrainedModel:
     """
     try:
         return AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # torn weights, wrong sizes, no network: four libraries raise their own kinds
         raise TrainingError(_cannot_load("model", name, error)) from error
 
 
@@ -32,9 +32,12 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         TrainingError: it cannot be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
+    except Exception as error:  # as above
         raise TrainingError(_cannot_load("tokenizer", name, error)) from error
+    if not tokenizer("a")["input_ids"]:
+        raise TrainingError(f"'{name}' holds no tokenizer: save one beside the model with tokenizer.save_pretrained")
+    return tokenizer
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -47,8 +50,8 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout"):  # attention layers keep theirs as plain numbers
-            if isinstance(getattr(module, name, None), float):
+        for name, value in list(vars(module).items()):  # attention layers keep theirs as plain numbers
+            if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
 
 

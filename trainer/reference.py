@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel
 
+from rpo_data.errors import TrainingError
 from rpo_data.trainer.collator import pad_sequences
 from rpo_data.trainer.logprobs import sequence_logprobs
 from rpo_data.trainer.models import model_id
@@ -92,6 +93,8 @@ def reference_logprobs(
         scored = score_sequences(model, sequences, mine, batch_size, pad_token_id, accelerator.autocast())
         for rows, values in gather_object([(mine, scored)]):
             logps[rows] = values
+        if not np.isfinite(logps[chunk]).all():
+            raise TrainingError("the reference model gives log-probs that are not finite: its weights are damaged")
         if main:
             store.write([sequences.keys[row] for row in chunk], logps[chunk].tolist())
         if progress:

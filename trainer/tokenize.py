@@ -185,7 +185,8 @@ def plain_text(messages: Messages) -> str:
     '\n\nHuman: Hi\n\nAssistant: Hello'
     """
     return "".join(
-        f"\n\n{_SPEAKERS.get(m['role'], m['role'].capitalize())}: {m.get('content') or json.dumps(m.get('tool_calls', ''))}"
+        f"\n\n{_SPEAKERS.get(m['role'], m['role'].capitalize())}: {m.get('content') or ''}"
+        + (json.dumps(m["tool_calls"]) if m.get("tool_calls") else "")
         for m in messages
     )
 

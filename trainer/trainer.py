@@ -1,6 +1,7 @@
 """RPOTrainer: transformers.Trainer over contrast groups. Overrides of public hooks only; checkpoints and resume are stock."""
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,10 @@ class RPOTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Stock, with the metrics of all pairs since the last training log."""
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise TrainingError(
+                    f"the loss is {logs['loss']} at step {self.state.global_step}: lower the learning rate, or clip gradients"
+                )
             logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
@@ -246,6 +251,14 @@ def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
     if highest >= size:
         raise TrainingError(
             f"the tokenizer gives token {highest}, the model has {size} embeddings: use the model's own tokenizer"
+        )
+    longest, limit = (
+        int(groups.pairs.sequences.lengths.max(initial=0)),
+        getattr(model.config, "max_position_embeddings", None),
+    )
+    if limit and longest > limit:
+        raise TrainingError(
+            f"a sequence has {longest} tokens, the model takes {limit}: set max_length to {limit} or less"
         )
 
 

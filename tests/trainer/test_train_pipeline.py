@@ -122,7 +122,7 @@ def test_wrong_settings_are_one_sentence(settings, sentence, tmp_path):
         ("a: [", [], r"train.yaml.* is not valid YAML"),
         ("- a", [], r"train.yaml must hold 'key: value' lines"),
         (None, [], r"train.yaml cannot be read \(No such file or directory\): check the path"),
-        ("{}", ["beta", "1"], "'beta' is no option: settings look like --learning-rate 1e-6"),
+        ("{}", ["beta", "1"], "'beta' is no option: settings stand behind the dataset, such as --learning-rate 1e-6"),
         ("{}", ["--beta"], "'--beta' needs a value, such as --beta VALUE"),
         ("{}", ["--beta", "--bf16"], "'--beta' needs a value"),
     ],
@@ -144,6 +144,32 @@ def test_tiny_model_is_small_and_always_the_same(echo, tmp_path):
     other = make_tiny_model(tmp_path / "three", dataset_texts(echo), architecture="llama", tie_embeddings=True)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "three").config.tie_word_embeddings
     assert other < 20_000
+
+
+def test_a_folder_of_something_else_is_never_written_to(tiny_models, echo, settings, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["qwen2"], model)
+    weights = (model / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="exists and is no training run of rpo-data"):
+        train(echo, str(model), model, settings)
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_run_is_not_replaced_by_another(tiny_models, echo, settings, tmp_path):
+    settings = settings | {"max_steps": 1, "save_strategy": "no"}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    with pytest.raises(TrainingError, match=r"out is of another run: its beta is 0.1, now it is 0.7"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"beta": 0.7})
+
+
+def test_a_checkpoint_that_a_kill_left_unfinished_is_passed_over(tmp_path):
+    for number, state in ((2, "{}"), (10, '{"torn'), (30, None)):
+        folder = tmp_path / f"checkpoint-{number}"
+        folder.mkdir()
+        if state:
+            (folder / "trainer_state.json").write_text(state)
+    assert pipeline.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert pipeline.last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_a_run_note_is_whole_or_not_there(tmp_path):

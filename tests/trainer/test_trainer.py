@@ -293,6 +293,60 @@ def test_dropout_is_off_unless_asked_for(tiny_models, echo, config):
     assert model.config.attention_dropout == 0.5
 
 
+def test_the_trainer_stills_dropout_unless_told_otherwise(tiny_models, echo, config):
+    losses = []
+    for disable in (True, False):
+        model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"], attention_dropout=0.5)
+        trainer = RPOTrainer(model, config(max_steps=1, disable_dropout=disable), echo)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[1] != pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_the_reference_is_scored_without_dropout(tiny_models, echo, config, tmp_path):
+    scored = []
+    for name in ("one", "two"):
+        model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"], attention_dropout=0.5).train()
+        args = config(disable_dropout=False, cache_dir=str(tmp_path / name))
+        scored.append(RPOTrainer(model, args, echo).train_dataset.ref_logps)
+    np.testing.assert_array_equal(*scored)
+
+
+def test_a_line_of_the_log_is_about_the_steps_since_the_last_one(tiny_models, echo, config):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(max_steps=3, learning_rate=0.02, logging_steps=1), echo)
+    steps = []
+    inner = trainer.compute_loss
+
+    def noting(model, inputs, **more):
+        before = trainer._train_totals.clone()
+        loss = inner(model, inputs, **more)
+        steps.append(trainer._train_totals - before)
+        return loss
+
+    trainer.compute_loss = noting
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(lines) == 3
+    for line, totals in zip(lines, steps, strict=True):
+        assert line["rewards/margins"] == pytest.approx(float(totals[6 + 0] / totals[2]), abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_models, echo, config):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(max_steps=6, learning_rate=1e30, max_grad_norm=0), echo)
+    with pytest.raises(TrainingError, match=r"the loss is .* at step \d: lower the learning rate"):
+        trainer.train()
+
+
+def test_a_damaged_reference_is_refused_and_not_stored(tiny_models, echo, config, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = math.nan
+    with pytest.raises(TrainingError, match="log-probs that are not finite"):
+        RPOTrainer(model, config(cache_dir=str(tmp_path)), echo)
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
 def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
     trainer = RPOTrainer(tiny_models["qwen2"], config(bf16=True, max_steps=1), echo)
     trainer.train()
@@ -311,6 +365,9 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 has no meaning"),
         ({"train_sampling_strategy": "group_by_length"}, "'group_by_length'.*use one of random, sequential"),
         ({"bf16_full_eval": True}, "use bf16 or fp16"),
+        ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps 0 cannot work"),
+        ({"learning_rate": math.inf}, "learning_rate inf cannot work"),
     ],
 )
 def test_config_refuses_what_cannot_work(config, settings, sentence):
