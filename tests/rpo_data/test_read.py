@@ -132,7 +132,9 @@ def test_a_byte_order_mark_before_objects_is_no_record(tmp_path):
     assert faults(path) == []
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"x")[:2], gzip.compress(LINES)[:14], zst(LINES)[:12]])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"x")[:2], gzip.compress(LINES)[:14], zst(LINES)[:12]], ids=["magic", "gzip", "zstd"]
+)
 def test_a_compressed_file_of_a_few_bytes_is_no_crash(content, tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
