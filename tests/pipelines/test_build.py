@@ -205,7 +205,7 @@ def test_promise_2_threads_batches_file_order_and_a_kill_change_no_byte(sample_r
 
     finish(start_build(logs, tmp_path / "one", tmp_path / "cache1", batch_size=1024, threads=2))
     finish(start_build(logs[::-1], tmp_path / "two", tmp_path / "cache2", batch_size=24, threads=1))
-    killed = start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=16, threads=2)
+    killed = start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=8, threads=2)
     deadline = time.time() + 200
     while len(list((tmp_path / "cache3").rglob("vectors/*/*.arrow"))) < 2 and time.time() < deadline:
         time.sleep(0.02)
@@ -213,10 +213,10 @@ def test_promise_2_threads_batches_file_order_and_a_kill_change_no_byte(sample_r
     killed.communicate()
     assert not (tmp_path / "three").exists()
     steps_done = len(list((tmp_path / "cache3").rglob("vectors/*/*.arrow")))
-    assert 2 <= steps_done < 4
-    output = finish(start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=16, threads=2))
+    assert 2 <= steps_done < 8
+    output = finish(start_build(logs, tmp_path / "three", tmp_path / "cache3", batch_size=8, threads=2))
     prompts = sum(info.prompts for info in load(tmp_path / "one").manifest.splits.values())
-    assert f"{prompts - 16 * steps_done} of them new" in output
+    assert f"{prompts - 8 * steps_done} of them new" in output
 
     reference = files_of(tmp_path / "one")
     assert len(reference) > 20
