@@ -9,15 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rpo_data.dataset import ContrastDataset, load
-from rpo_data.pipelines.stages import Checked, Mined, Prompts, Say, Track, embed_and_split, mine, read_and_check
+from rpo_data.errors import LogError
+from rpo_data.pipelines.checking import Checked, Say, Track, read_and_check
+from rpo_data.pipelines.mining import Mined, mine
+from rpo_data.pipelines.prompts import Prompts, embed_and_split
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.readme import folder_readme
 from rpo_data.report import render_report
 from rpo_data.schemas.manifest import Manifest, NeighborsInfo, SplitInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import FORMAT_VERSION
+from rpo_data.splits import crossing_edges
 from rpo_data.write import (
     check_replaceable,
+    file_hash,
     replacing,
     write_groups,
     write_neighbors,
@@ -37,6 +42,7 @@ def build(
     recipe: Recipe | None = None,
     *,
     limit: int | None = None,
+    previous: str | Path | None = None,
     cache_dir: str | Path | None = None,
     batch_size: int = 1024,
     say: Say = lambda line: None,
@@ -49,6 +55,7 @@ def build(
         out: folder to write; a dataset of ours that stands there is replaced, anything else refused.
         recipe: the settings; defaults where not given.
         limit: read this many records at most.
+        previous: a dataset of ours whose test prompts stay test prompts and train prompts stay train prompts.
         cache_dir: of vectors and finished stages; $XDG_CACHE_HOME/rpo-data where not given.
         batch_size: prompts embedded between two writes to the cache; changes no bit of the result.
         say: called with a line on what a stage found.
@@ -61,12 +68,14 @@ def build(
     check_replaceable(out)
 
     checked = read_and_check(logs, recipe, limit=limit, cache=cache, say=say, track=track)
-    prompts = embed_and_split(checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track)
+    checked, prompts = embed_and_split(
+        checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track, previous=previous
+    )
     mined = mine(checked, prompts, recipe, cache=cache, say=say)
 
     with replacing(out) as folder:
         tables = _write_tables(folder, checked, prompts, mined)
-        manifest = _manifest(checked, prompts, mined, recipe, limit, tables)
+        manifest = _manifest(checked, prompts, mined, recipe, limit, previous, tables)
         (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
         (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
@@ -75,7 +84,16 @@ def build(
 
 
 def _write_tables(folder: Path, checked: Checked, prompts: Prompts, mined: Mined) -> dict[str, str]:
-    """Write every table; content hash by table and split."""
+    """Write every table; content hash by table and split.
+
+    Raises:
+        LogError: prompts that belong together stand in different splits.
+    """
+    crossing = crossing_edges(prompts.is_test, prompts.together)
+    if crossing != prompts.split.crossing:
+        raise LogError(
+            f"{crossing} pairs of prompts that belong together would stand in two splits: please report this"
+        )
     position = checked.ids["position"].to_numpy()
     tables = write_pairs(folder, checked.rows, {split: position[rows] for split, rows in mined.order.items()})
     tables |= write_groups(folder, mined.groups)
@@ -86,16 +104,26 @@ def _write_tables(folder: Path, checked: Checked, prompts: Prompts, mined: Mined
 
 
 def _manifest(
-    checked: Checked, prompts: Prompts, mined: Mined, recipe: Recipe, limit: int | None, tables: dict[str, str]
+    checked: Checked,
+    prompts: Prompts,
+    mined: Mined,
+    recipe: Recipe,
+    limit: int | None,
+    previous: str | Path | None,
+    tables: dict[str, str],
 ) -> Manifest:
+    names = {
+        "embedder": prompts.embedder.name,
+        "tokenizer": Path(recipe.tokenizer).name,
+    }  # a path would name the machine
     return Manifest(
         format_version=FORMAT_VERSION,
         rpo_data_version=version("rpo-data"),
         package_versions={package: version(package) for package in _PACKAGES},
         mode="paired",
-        recipe=recipe.model_copy(update={"embedder": prompts.embedder.name}),  # a path would name the machine
+        recipe=recipe.model_copy(update=names),
         limit=limit,
-        sources=checked.sources,
+        sources=checked.source_counts,
         left_out=checked.left_out_counts,
         embedder=prompts.embedder,
         neighbors=NeighborsInfo(k=recipe.neighbors, index="Flat", recall=1.0),
@@ -106,7 +134,8 @@ def _manifest(
             )
             for split, rows in prompts.splits.items()
         },
-        moved_to_test=prompts.moved_to_test,
+        moved_to_test=prompts.split.moved,
+        previous=file_hash(Path(previous) / "manifest.json") if previous is not None else None,
         quality=mined.quality,
         warnings=[*_split_warnings(prompts, recipe), *mined.warnings],
         tables=tables,
@@ -115,11 +144,22 @@ def _manifest(
 
 def _split_warnings(prompts: Prompts, recipe: Recipe) -> list[str]:
     warnings = []
-    moved, share = prompts.moved_to_test, float(prompts.is_test.mean())
+    moved, share = prompts.split.moved, float(prompts.is_test.mean())
+    count = len(prompts.ids)
+    if prompts.split.giants:
+        largest = ", ".join(f"{size:,}" for size in prompts.split.giants[:3])
+        warnings.append(
+            f"{len(prompts.split.giants)} components of prompts that belong together hold more than 1 % of all {count:,} "
+            f"(largest: {largest}); each stands in one split as a whole"
+        )
+    if prompts.split.crossing:
+        warnings.append(
+            f"{prompts.split.crossing:,} pairs of prompts that belong together stand in two splits, as in the previous build"
+        )
     if moved and share > 2 * recipe.test_fraction:
         warnings.append(
-            f"{share:.1%} of the prompts are test where {recipe.test_fraction:.1%} was asked: {moved:,} are "
-            "near-duplicates of test prompts; raise duplicate_score to keep more of them in train"
+            f"{share:.1%} of the prompts are test where {recipe.test_fraction:.1%} was asked: {moved:,} belong to "
+            "test prompts (near-duplicates, turns of one dialogue); raise duplicate_score to keep more of them in train"
         )
     if recipe.test_fraction and not prompts.is_test.any():
         warnings.append(

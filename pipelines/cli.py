@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from rpo_data.errors import MissingExtra, RpoDataError
@@ -46,9 +47,9 @@ def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None,
+                bool | None if field.annotation is bool else str | None,
                 typer.Option(
-                    help=f"{field.description} [{field.default}]" if field.default != "" else field.description,
+                    help=field.description + _default(field),
                     metavar=_metavar(field.annotation),
                     rich_help_panel="Recipe keys (over those of --recipe; defaults in brackets)",
                 ),
@@ -62,10 +63,17 @@ def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _metavar(annotation: Any) -> str:
+def _default(field: FieldInfo) -> str:
+    """The default in brackets, where there is one to tell."""
+    value = field.get_default(call_default_factory=True)
+    return f" [{value}]" if value or (value == 0 and value is not False) else ""
+
+
+def _metavar(annotation: Any) -> str | None:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
-    names = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    names: dict[Any, str | None] = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: None, int | None: "INTEGER"}
+    names |= {dict[str, str]: "OURS=THEIRS,...", tuple[str, ...]: "CODE,..."}
     return names.get(annotation, "NUMBER|auto")
 
 
@@ -82,6 +90,10 @@ def build(
     options: dict[str, Any],
     recipe: Annotated[Path | None, typer.Option(help="YAML file with recipe keys.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read this many records at most.", min=1)] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(help="Earlier dataset: its test prompts stay test prompts, its train prompts stay in train."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check only; write nothing but the cache.")
     ] = False,
@@ -92,10 +104,10 @@ def build(
 
     Example: rpo-data build logs/*.jsonl.gz --out dataset --group-size 8
     """
-    _need_extra("build", "faiss", "numba", "pandera", "polars", "scipy", "sentence_transformers")
+    _need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
     from rpo_data.pipelines.build import build as run
+    from rpo_data.pipelines.checking import read_and_check
     from rpo_data.pipelines.recipes import load_recipe
-    from rpo_data.pipelines.stages import read_and_check
     from rpo_data.pipelines.store import cache_folder
 
     settings = load_recipe(recipe, options)
@@ -105,7 +117,15 @@ def build(
             _say(f"dry run: {out_dir} was not written")
             return
         dataset = run(
-            logs, out_dir, settings, limit=limit, cache_dir=cache_dir, batch_size=batch_size, say=_say, track=track
+            logs,
+            out_dir,
+            settings,
+            limit=limit,
+            previous=previous,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
+            say=_say,
+            track=track,
         )
     for warning in dataset.manifest.warnings:
         log.print(f"[yellow]warning[/] {warning}")

@@ -29,9 +29,11 @@ def load_recipe(file: Path | None = None, options: Mapping[str, Any] | None = No
         return Recipe.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
+        what = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise RecipeError(what) from error
         key = str(first["loc"][0])
         where = f"{file}: {key}" if options is None or options.get(key) is None else f"--{key.replace('_', '-')}"
-        what = first["msg"].removeprefix("Value error, ")
         raise RecipeError(f"{where} is {settings[key]!r}: {what[0].lower()}{what[1:]}") from error
 
 

@@ -82,7 +82,7 @@ def code_version() -> str:
     digest = xxhash.xxh3_128()
     roots = [Path(rpo_data.__file__).parent, Path(__import__("rpo_data.schemas.tables").schemas.__file__).parent]
     for root in roots:
-        for file in sorted(root.glob("*.py")):
+        for file in sorted(root.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

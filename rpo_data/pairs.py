@@ -1,19 +1,31 @@
 """From log files to a table of checked rows on disk: the read and check stages, in one pass and in bounded memory."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
-from rpo_data.check import check_batch, row_ids
+from rpo_data.check import Refusal, check_batch, row_ids, sides
+from rpo_data.errors import LogError
 from rpo_data.read import Fault, Record, read_records
-from rpo_data.schemas.tables import PAIRS, REJECTS
-from rpo_data.shapes import Candidate, ShapeError, detect_shape, to_candidate
+from rpo_data.row_table import (
+    Kept,
+    open_rejects,
+    open_rows,
+    rejects_table,
+    rows_schema,
+    rows_table,
+    take_rows,
+    write_batch,
+)  # noqa: F401
+from rpo_data.schemas.tables import REJECTS
+from rpo_data.shapes import Row, Shape, ShapeError, claiming_shapes, get_shape, map_columns, read_rows, shapes
+from rpo_data.shapes.base import kind
 from rpo_data.sources import Source
 
 BATCH_ROWS = 1000
@@ -21,50 +33,77 @@ BATCH_CHARACTERS = 16 * 2**20
 _PEEK = 1000
 
 _ADVICE = {
-    "missing_column": "name the columns as the shape has them",
+    "missing_column": "name the columns as the shape has them, or map them with --columns",
     "missing_value": "fill it, or drop the record",
     "wrong_type": "write it as the shape has it, or drop the record",
     "no_turn_marker": "write whole dialogues from the first human turn to the last answer",
     "not_a_number": "write a text, or drop the record",
     "bad_vector": "write one list of finite numbers for each record",
+    "no_judgement": "judge it, or drop the record",
+    "unknown_judgement": "write it as the shape has it, or drop the record",
+    "unknown_shape": "map its columns with --columns, or name the shape with --format",
+    "ambiguous_shape": "say which with --format",
 }
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do (0: not known)."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How logs are read.
+
+    Attributes:
+        shape: name of the shape, or auto (found for each record).
+        columns: ours -> theirs, for logs that name their columns otherwise.
+        ignore: codes of checks that are not applied.
+        vector_column: column that holds the user's own prompt vectors.
+        redact: replace personal data by its kind.
+        detect_language: fill in the language of each prompt where the logs do not name it.
+    """
+
+    shape: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    vector_column: str | None = None
+    redact: bool = False
+    detect_language: bool = False
+
+
 @dataclass
 class RecordCounts:
-    """Records of one source: read = used + rejected."""
+    """Records of one source: read = used + rejected; `rows` came of the used ones, `rows_rejected` of these failed a check.
+
+    `shapes` counts records by shape; `types` says for each column how many values of each JSON type it holds.
+    """
 
     name: str
     read: int = 0
     used: int = 0
     rejected: int = 0
+    rows: int = 0
+    rows_rejected: int = 0
+    shapes: dict[str, int] = field(default_factory=dict)
+    types: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass
 class _Batch:
+    """Records with their rows (and vectors), and the faults met on the way."""
+
     records: list[Record] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
+    rows: list[list[Row]] = field(default_factory=list)
     vectors: list[list[float] | None] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     characters: int = 0
-
-
-def rows_schema(with_vectors: bool) -> pa.Schema:
-    """Schema of the table of checked rows: the pairs table plus content hashes of the responses (and given vectors)."""
-    hashes = [pa.field("chosen_id", pa.string()), pa.field("rejected_id", pa.string())]
-    vectors = [pa.field("vector", pa.list_(pa.float32()))] if with_vectors else []
-    return pa.schema([*PAIRS.arrow_schema, *hashes, *vectors])
 
 
 def collect_rows(
     sources: list[Source],
     folder: Path,
+    reading: Reading | None = None,
     *,
-    shape: str = "auto",
     limit: int | None = None,
-    vector_column: str | None = None,
     progress: Progress | None = None,
 ) -> list[RecordCounts]:
     """Read and check all sources; write `rows.arrow` and `rejects.arrow` (Arrow streams) into the folder.
@@ -72,18 +111,22 @@ def collect_rows(
     Args:
         sources: read in this order.
         folder: must exist.
-        shape: auto (found for each source from its first records), hh or preference.
+        reading: how to read them.
         limit: read this many records at most, over all sources.
-        vector_column: column that holds the user's own prompt vectors.
         progress: called with (records read, 0).
 
     Returns:
-        Counts for each source; the two files hold `used` and `rejected` lines in total.
+        Counts for each source; the two files hold `rows - rows_rejected` and `rejected + rows_rejected` lines in total.
+
+    Raises:
+        LogError: two shapes claim a source; a file or Hub dataset cannot be opened.
+        RecipeError: there is no shape of that name.
     """
+    reading = reading or Reading()
     counts = []
     left = limit
     dimension: list[int] = []
-    schema = rows_schema(vector_column is not None)
+    schema = rows_schema(reading.vector_column is not None)
     with (
         pa.OSFile(str(folder / "rows.arrow"), "wb") as rows_file,
         pa.OSFile(str(folder / "rejects.arrow"), "wb") as rejects_file,
@@ -93,13 +136,10 @@ def collect_rows(
         for source in sources:
             count = RecordCounts(source.name)
             counts.append(count)
-            for batch, faults in _batches(source, shape, left, vector_column, dimension):
-                kept = _check(source, batch, faults)
-                _write(rows, _rows_table(source, kept, schema))
-                _write(rejects, _rejects_table(source, faults))
-                count.used += len(kept.records)
-                count.rejected += len(faults)
-                count.read = count.used + count.rejected
+            for batch in _batches(source, reading, left, dimension, count):
+                kept = _check(source, batch, reading, count)
+                write_batch(rows, rows_table(source.name, kept, schema))
+                write_batch(rejects, rejects_table(source.name, batch.faults))
                 if progress:
                     progress(sum(c.read for c in counts), 0)
             left = None if left is None else left - count.read
@@ -107,46 +147,100 @@ def collect_rows(
 
 
 def _batches(
-    source: Source, shape: str, limit: int | None, vector_column: str | None, dimension: list[int]
-) -> Iterator[tuple[_Batch, list[Fault]]]:
-    """Batches of candidates with the faults met on the way."""
+    source: Source, reading: Reading, limit: int | None, dimension: list[int], count: RecordCounts
+) -> Iterator[_Batch]:
     if limit is not None and limit <= 0:
         return
     items = islice(read_records(source), limit)
     head = list(islice(items, _PEEK))
-    shapes = (detect_shape(item.data) for item in head if isinstance(item, Record))
-    default = next((found for found in shapes if found), "preference")  # for records that have none themselves
-    batch, faults = _Batch(), []
+    mapping = {**source.columns, **reading.columns}
+    named = source.shape if reading.shape == "auto" and source.shape else reading.shape
+    shape_of = _by_name(named) if named != "auto" else _by_claim(source, _default_shape(source, head, mapping))
+    batch = _Batch()
     for item in chain(head, items):
         if isinstance(item, Fault):
-            faults.append(item)
+            batch.faults.append(item)
         else:
-            _add(batch, faults, source, item, shape, default, vector_column, dimension)
-        if len(batch.records) + len(faults) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
-            yield batch, faults
-            batch, faults = _Batch(), []
-    yield batch, faults
+            _add(batch, source, item, mapping, shape_of, reading, dimension, count)
+        if len(batch.records) + len(batch.faults) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
+            yield batch
+            batch = _Batch()
+    yield batch
+
+
+def _default_shape(source: Source, head: list[Record | Fault], mapping: Mapping[str, str]) -> str | None:
+    """The shape of the first records that have one, for records that have none themselves.
+
+    Raises:
+        LogError: two shapes claim a record.
+    """
+    default, texts = None, False
+    for item in head:
+        if isinstance(item, Record):
+            data = map_columns(item.data, mapping)
+            claims = claiming_shapes(data)
+            if len(claims) > 1:
+                raise LogError(
+                    f"{source.name}:{item.line} could be read as {' or as '.join(claims)}: say which with --format"
+                )
+            default = default or next(iter(claims), None)
+            texts = texts or "chosen" in data or "rejected" in data
+    return default or ("preference" if texts else None)
+
+
+def _by_name(name: str) -> Callable[[Mapping[str, Any]], Shape]:
+    shape = get_shape(name)
+    return lambda data: shape
+
+
+def _by_claim(source: Source, default: str | None) -> Callable[[Mapping[str, Any]], Shape]:
+    """Rows of two shapes in one file are each read as what they are."""
+
+    def find(data: Mapping[str, Any]) -> Shape:
+        claims = claiming_shapes(data)
+        if len(claims) > 1:
+            raise ShapeError("ambiguous_shape", f"could be read as {' or as '.join(claims)}")
+        name = claims[0] if claims else default
+        if name is None:
+            columns = ", ".join(list(map(str, data))[:8]) or "none"
+            raise ShapeError("unknown_shape", f"has no shape that is known (its columns: {columns}{_nearest(data)})")
+        return get_shape(name)
+
+    return find
+
+
+def _nearest(data: Mapping[str, Any]) -> str:
+    """A hint: the shape that shares most columns with a record, and those it lacks."""
+    needs = [(shape.name, need) for shape in shapes().values() for need in shape.needs]
+    name, need = max(needs, key=lambda known: len(set(known[1]) & set(data)) / len(known[1]))
+    missing = [column for column in need if column not in data]
+    return f"; {name} also needs {', '.join(missing)}" if missing and len(missing) < len(need) else ""
 
 
 def _add(
     batch: _Batch,
-    faults: list[Fault],
     source: Source,
     record: Record,
-    shape: str,
-    default: str,
-    vector_column: str | None,
+    mapping: Mapping[str, str],
+    shape_of: Callable[[Mapping[str, Any]], Shape],
+    reading: Reading,
     dimension: list[int],
+    count: RecordCounts,
 ) -> None:
+    for column, value in record.data.items():
+        seen = count.types.setdefault(column, {})
+        seen[kind(value)] = seen.get(kind(value), 0) + 1
     try:
-        # rows of two shapes in one file are each read as what they are, unless a shape was named
-        candidate = to_candidate(record.data, (detect_shape(record.data) or default) if shape == "auto" else shape)
-        vector = _vector(record.data, vector_column, dimension) if vector_column else None
+        data = map_columns(record.data, mapping) if mapping else record.data
+        shape = shape_of(data)
+        rows = read_rows(data, shape)
+        vector = _vector(data, reading.vector_column, dimension) if reading.vector_column else None
     except ShapeError as error:
-        faults.append(_fault(source, record, error.code, f"{error}: {_ADVICE[error.code]}"))
+        batch.faults.append(_fault(source, record, error.code, f"{error}: {_ADVICE[error.code]}"))
         return
+    count.shapes[shape.name] = count.shapes.get(shape.name, 0) + 1
     batch.records.append(record)
-    batch.candidates.append(candidate)
+    batch.rows.append(rows)
     batch.vectors.append(vector)
     batch.characters += len(record.text or "") or 1000
 
@@ -170,116 +264,73 @@ def _vector(data: dict[str, Any], column: str, dimension: list[int]) -> list[flo
     return vector.tolist()
 
 
-def _check(source: Source, batch: _Batch, faults: list[Fault]) -> _Batch:
-    """Move what fails a check from the batch to the faults; the rest comes back with its ids among the extras."""
-    kept = _Batch()
-    verdicts = check_batch(batch.candidates)
-    for record, candidate, vector, refusal in zip(
-        batch.records, batch.candidates, batch.vectors, verdicts, strict=True
-    ):
-        if refusal is not None:
-            faults.append(_fault(source, record, refusal.code, refusal.sentence))
+def _check(source: Source, batch: _Batch, reading: Reading, count: RecordCounts) -> list[Kept]:
+    """The rows that stay; the others go to the batch's faults, a record none of whose rows stays as one."""
+    if reading.redact:
+        _redact(batch)
+    if reading.detect_language:
+        _detect_language(batch)
+    verdicts = iter(check_batch(list(chain.from_iterable(batch.rows)), reading.ignore))
+    kept: list[Kept] = []
+    rejected = len(batch.faults)
+    for record, rows, vector in zip(batch.records, batch.rows, batch.vectors, strict=True):
+        refusals, stay = [], []
+        for row in rows:
+            refusal, ids = next(verdicts), None
+            if refusal is None:
+                ids = _ids(row)
+                refusal = None if ids else Refusal("lone_surrogate", _SURROGATE)
+            if refusal is not None:
+                refusals.append(_fault(source, record, refusal.code, refusal.sentence))
+            elif ids:
+                stay.append(Kept(record, row, ids, vector))
+        if not stay:
+            rejected += 1
+            batch.faults.append(refusals[0])
             continue
-        try:
-            candidate.extras.update(row_ids(candidate))
-            "".join(str(value) for value in candidate.extras.values()).encode("utf-8")
-        except UnicodeEncodeError:
-            sentence = "a text holds half of a surrogate pair (\\ud800 to \\udfff alone): mend the escape"
-            faults.append(_fault(source, record, "lone_surrogate", sentence))
-            continue
-        kept.records.append(record)
-        kept.candidates.append(candidate)
-        kept.vectors.append(vector)
-    faults.sort(key=lambda fault: fault.line)
+        kept += stay
+        batch.faults += refusals
+        count.used += 1
+        count.rows += len(rows)
+        count.rows_rejected += len(refusals)
+    count.rejected += rejected
+    count.read = count.used + count.rejected
+    batch.faults.sort(key=lambda fault: fault.line)
     return kept
+
+
+_SURROGATE = "a text holds half of a surrogate pair (\\ud800 to \\udfff alone): mend the escape"
+
+
+def _ids(row: Row) -> dict[str, str | None] | None:
+    """Content hashes of a row; None where a text holds half of a surrogate pair."""
+    try:
+        f"{row.annotator}{row.language}".encode()
+        prompt, chosen, *rejected = sides(row)
+        return row_ids(prompt, chosen, rejected[0] if rejected else None)
+    except UnicodeEncodeError:
+        return None
+
+
+def _redact(batch: _Batch) -> None:
+    from rpo_data.personal import redact
+
+    for row in chain.from_iterable(batch.rows):
+        for side in sides(row):
+            for message in side:
+                if message.get("content"):
+                    message["content"] = redact(message["content"])
+
+
+def _detect_language(batch: _Batch) -> None:
+    from rpo_data.language import languages
+
+    rows = [row for row in chain.from_iterable(batch.rows) if row.language is None]
+    texts = [next((m.get("content") or "" for m in reversed(row.prompt) if m["role"] == "user"), "") for row in rows]
+    printable = pl.Series([text.encode("utf-8", "replace").decode() for text in texts], dtype=pl.String)
+    for row, language in zip(rows, languages(printable), strict=True):
+        row.language = language
 
 
 def _fault(source: Source, record: Record, code: str, sentence: str) -> Fault:
     return Fault(record.line, code, f"{source.name}:{record.line}: {sentence}", record.raw())
-
-
-def _rows_table(source: Source, batch: _Batch, schema: pa.Schema) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for record, candidate, vector in zip(batch.records, batch.candidates, batch.vectors, strict=True):
-        row: dict[str, Any] = candidate.extras | {
-            "prompt": _stored(candidate.prompt),
-            "chosen": _stored(candidate.chosen),
-            "rejected": _stored(candidate.rejected),
-            "source": source.name,
-            "source_row": record.line,
-            "flags": [],
-            "vector": vector,
-        }
-        for name, values in columns.items():
-            values.append(row.get(name))
-    arrays = [pa.array(columns[f.name], type=_storage(f.type)).cast(f.type) for f in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _stored(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as the table stores them: tool calls as JSON text."""
-    return [
-        m | {"tool_calls": json.dumps(m["tool_calls"], ensure_ascii=False, default=str)} if "tool_calls" in m else m
-        for m in messages
-    ]
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    """The same type without extension types, which Arrow cannot build from Python objects."""
-    if pa.types.is_list(kind):
-        return pa.list_(_storage(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, _storage(f.type)) for f in kind])
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _rejects_table(source: Source, faults: list[Fault]) -> pa.Table:
-    rows = [
-        {"code": f.code, "message": _printable(f.message), "file": source.name, "line": f.line, "raw": f.raw}
-        for f in faults
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS.arrow_schema)
-
-
-def _printable(text: str) -> str:
-    """Text that UTF-8 can hold: a lone surrogate (of a broken record's key, say) becomes its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _write(writer: Any, table: pa.Table) -> None:
-    if table.num_rows:
-        writer.write_table(table)
-
-
-def open_rows(folder: Path) -> pa.Table:
-    """The rows that `collect_rows` wrote, memory-mapped."""
-    return _open_stream(folder / "rows.arrow")
-
-
-def open_rejects(folder: Path) -> pa.Table:
-    """The rejects that `collect_rows` wrote, memory-mapped."""
-    return _open_stream(folder / "rejects.arrow")
-
-
-def _open_stream(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        return reader.read_all()
-
-
-def take_rows(table: pa.Table, positions: np.ndarray) -> pa.Table:
-    """Rows at these positions, in this order, touching only the batches that hold them.
-
-    Arrow's own `take` joins all chunks of a text column first: memory then grows with the table, and 2 GiB is the end.
-    """
-    batches = table.to_batches()
-    starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in batches])])
-    order = np.argsort(positions, kind="stable")
-    owner = np.searchsorted(starts, positions[order], side="right") - 1
-    parts = []
-    for number in np.unique(owner):
-        local = positions[order][owner == number] - starts[number]
-        parts.append(pa.Table.from_batches([batches[number].take(pa.array(local))]))
-    taken = pa.concat_tables(parts) if parts else table.slice(0, 0)
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return taken.take(pa.array(back))

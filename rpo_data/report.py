@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpo_data.dataset import ContrastDataset
-from rpo_data.schemas.reasons import REASONS
+from rpo_data.schemas.rules import RULES
 
 
 def render_report(data: ContrastDataset) -> str:
@@ -23,7 +23,7 @@ def render_report(data: ContrastDataset) -> str:
         manifest=data.manifest,
         read=sum(source.records_read for source in data.manifest.sources),
         kept=sum(source.rows_kept for source in data.manifest.sources),
-        reasons=REASONS,
+        reasons={code: rule.reason for code, rule in RULES.items()},
         examples=_examples(data),
     )
 

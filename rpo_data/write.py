@@ -24,7 +24,7 @@ from datasets import (
 )
 
 from rpo_data.errors import DatasetError
-from rpo_data.pairs import take_rows
+from rpo_data.row_table import take_rows
 from rpo_data.rows import LeftOut
 from rpo_data.schemas.tables import GROUPS, NEIGHBORS, PAIRS, REJECTS, vectors_features
 
@@ -86,13 +86,20 @@ def _is_ours(folder: Path) -> bool:
 
 
 def write_pairs(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Write the `pairs` table: for each split the rows at these positions, in this order; gives hash by split."""
+    """Write the `pairs` table: for each split the rows at these positions, in this order; gives hash by split.
+
+    Weights of the logs are scaled to mean 1 over all splits; a row without one counts 1 before that.
+    """
+    weights = rows["weight"].to_numpy().astype(np.float64)
+    weights[np.isnan(weights)] = 1.0
+    weights /= weights[np.concatenate(list(order.values()))].mean()
     published = rows.select(PAIRS.arrow_schema.names)
 
     def chunks(positions: np.ndarray) -> Iterator[pa.Table]:
         for start in range(0, len(positions), _CHUNK):
-            part = take_rows(published, positions[start : start + _CHUNK])
-            weight = pa.array(np.ones(part.num_rows, dtype=np.float32))
+            chunk = positions[start : start + _CHUNK]
+            part = take_rows(published, chunk)
+            weight = pa.array(weights[chunk].astype(np.float32))
             index = part.schema.get_field_index("weight")
             yield part.set_column(index, "weight", weight).cast(PAIRS.arrow_schema)
 
@@ -182,7 +189,7 @@ def _write_table(folder: Path, features: Features, splits: Mapping[str, Any]) ->
             for table in tables:
                 writer.write_table(table)
         rows = Dataset.from_file(str(stream))
-        digest = _file_hash(stream)
+        digest = file_hash(stream)
         hashes[f"{folder.name}/{split}"] = digest
         opened[split] = Dataset(rows.data, info=rows.info, fingerprint=digest)
         streams.append(stream)
@@ -206,7 +213,8 @@ def _no_progress_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """xxh3-128 of a file's bytes, 32 hex digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

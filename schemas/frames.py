@@ -29,6 +29,11 @@ CANDIDATES = pa.DataFrameSchema(
         "longer_response": pa.Column(int, _at_most_the_limit("too_long")),
         "responses_differ": pa.Column(bool, _is_true("identical_responses")),
         "numbers_finite": pa.Column(bool, _is_true("not_a_number")),
+        "weight_positive": pa.Column(bool, _is_true("bad_weight")),
+        "roles_in_order": pa.Column(bool, _is_true("roles_out_of_order")),
+        "prompt_asks": pa.Column(bool, _is_true("prompt_ends_with_assistant")),
+        "answers_last": pa.Column(bool, _is_true("no_assistant_turn")),
+        "printable": pa.Column(bool, _is_true("control_characters")),
     }
 )
 """Checks in order of importance: a row that fails several is left out under the first."""

@@ -17,12 +17,14 @@ class _Model(BaseModel):
 class SourceCounts(_Model):
     """What became of one log file.
 
-    records_read = records_used + records_rejected, rows_made = rows_kept + rows_rejected + rows_merged.
+    records_read = records_used + records_rejected, rows_made = rows_kept + rows_rejected + rows_merged. A record of a
+    ranking gives several rows; responses that form a pair are one row, the pair. `shapes` counts records by shape.
     A stretch that cannot be read at all (the torn end of a gzip, an empty file) counts as one record.
     """
 
     name: str
     content_hash: str
+    shapes: dict[str, int]
     records_read: int
     records_used: int
     records_rejected: int
@@ -80,7 +82,12 @@ class Quality(_Model):
 
 
 class Manifest(_Model):
-    """Everything a reader must know to trust, repeat or compare a build."""
+    """Everything a reader must know to trust, repeat or compare a build.
+
+    moved_to_test      prompts that are test only because they belong to a test prompt (near-duplicate, same dialogue)
+    previous           content hash of the manifest whose split was kept, if one was
+    evaluation_sets    name -> content hash of the evaluation sets that the rows were compared with
+    """
 
     format_version: int
     rpo_data_version: str
@@ -95,6 +102,8 @@ class Manifest(_Model):
     temperature: float
     splits: dict[str, SplitInfo]
     moved_to_test: int
+    previous: str | None = None
+    evaluation_sets: dict[str, str] = {}
     quality: Quality
     warnings: list[str]
     tables: dict[str, str]

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rpo_data.schemas.rules import RULES
 
 
 class Recipe(BaseModel):
@@ -14,9 +16,32 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["auto", "hh", "preference"] = Field(
-        default="auto", description="Shape of the logs: auto, hh, preference."
+    format: str = Field(default="auto", description="Shape of the logs: auto, or a name of docs/shapes.md.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Columns of the logs under other names, ours=theirs: prompt=question,score_chosen=meta.score.",
     )
+    ignore: tuple[str, ...] = Field(default=(), description="Rules of docs/lint.md that are not applied: CODE,CODE.")
+    redact: bool = Field(default=False, description="Replace e-mail, phone, IP, card numbers and keys by their kind.")
+    detect_language: bool = Field(default=False, description="Fill in the prompt's language where the logs do not.")
+    pairing: Literal["best_worst", "all"] = Field(
+        default="best_worst", description="Which responses of a prompt that are scored, ranked or liked form pairs."
+    )
+    annotators: Literal["keep", "majority", "unanimous"] = Field(
+        default="keep", description="Several annotators of one pair: keep each one's row, or merge them by vote."
+    )
+    conflicts: Literal["drop", "majority", "keep-and-mask"] = Field(
+        default="drop", description="What becomes of rows that contradict each other."
+    )
+    duplicates: Literal["exact", "near", "semantic"] = Field(
+        default="exact",
+        description="Which duplicates are merged: the same text, also nearly the same text, also prompts alike in meaning.",
+    )
+    near_score: float = Field(
+        default=0.9, gt=0, le=1, description="Share of shingles (Jaccard) from which two rows are nearly the same text."
+    )
+    tokenizer: str = Field(default="", description="Tokenizer for the truncation check: a folder or a Hub id.")
+    max_length: int | None = Field(default=None, ge=1, description="Tokens that training will see of a row.")
     embedder: str = Field(
         default="all-MiniLM-L6-v2",
         description="Sentence-transformers name or path, 'static', or 'column:NAME' for vectors in the logs.",
@@ -50,6 +75,36 @@ class Recipe(BaseModel):
     duplicate_score: float = Field(
         default=0.95, gt=0, le=1.001, description="Prompts at least this similar never stand in different splits."
     )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_of_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.split("=", 1) for part in value.split(",") if part.strip()]
+        if any(len(part) != 2 or not all(map(str.strip, part)) for part in parts):
+            raise ValueError("must read ours=theirs,ours=theirs")
+        return {ours.strip(): theirs.strip() for ours, theirs in parts}
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _ignore_of_text(cls, value: object) -> object:
+        return [code.strip() for code in value.split(",") if code.strip()] if isinstance(value, str) else value
+
+    @field_validator("ignore")
+    @classmethod
+    def _rules_can_be_ignored(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for code in value:
+            if code not in RULES or not RULES[code].switch:
+                free = ", ".join(sorted(name for name, rule in RULES.items() if rule.switch))
+                raise ValueError(f"'{code}' is no rule that can be ignored; these can: {free}")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _length_and_tokenizer_together(self) -> "Recipe":
+        if bool(self.tokenizer) != bool(self.max_length):
+            raise ValueError("tokenizer and max_length are needed together")
+        return self
 
     @field_validator("temperature")
     @classmethod

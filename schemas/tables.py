@@ -1,8 +1,8 @@
-"""Arrow features of the published tables (format version 1). A row number is an int64, counted from 0 inside its split."""
+"""Arrow features of the published tables (format version 2). A row number is an int64, counted from 0 inside its split."""
 
 from datasets import Features, Json, List, Value
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MESSAGE = {
     "role": Value("string"),
@@ -21,7 +21,8 @@ PAIRS = Features(
         "rejected": List(MESSAGE),
         "score_chosen": Value("float64"),  # as in the logs; null where the logs give none
         "score_rejected": Value("float64"),
-        "weight": Value("float32"),  # mean 1 over the dataset
+        "strength": Value("float64"),  # how much better chosen is, in the log's own unit; null where it does not say
+        "weight": Value("float32"),  # as in the logs, scaled to mean 1 over the dataset
         "annotator": Value("string"),
         "language": Value("string"),
         "source": Value("string"),  # name of the log file

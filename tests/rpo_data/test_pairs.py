@@ -9,15 +9,21 @@ import pyarrow as pa
 import pytest
 from tests_support import pair
 
-from rpo_data.pairs import collect_rows, open_rejects, open_rows, take_rows
+from rpo_data.pairs import Reading, collect_rows
+from rpo_data.row_table import open_rejects, open_rows, take_rows
 from rpo_data.schemas.frames import MAX_CHARACTERS
-from rpo_data.schemas.reasons import REASONS
+from rpo_data.schemas.rules import RULES
 from rpo_data.sources import find_sources
 
 
 def collect(folder, *logs, **settings):
     folder.mkdir(exist_ok=True)
-    counts = collect_rows(find_sources(logs), folder, **settings)
+    counts = collect_rows(
+        find_sources(logs),
+        folder,
+        Reading(**{k: v for k, v in settings.items() if k != "limit"}),
+        limit=settings.get("limit"),
+    )
     return counts, open_rows(folder), open_rejects(folder).to_pylist()
 
 
@@ -50,7 +56,7 @@ def test_each_fault_gives_its_reason_and_the_rest_counts(record, code, sentence,
     assert reject["message"].startswith("logs.jsonl:2: ")
     assert sentence in reject["message"]
     assert json.loads(reject["raw"]).keys() == record.keys()
-    assert code in REASONS
+    assert code in RULES
 
 
 def test_a_row_that_fails_several_checks_is_left_out_once_under_the_first(write_lines, tmp_path):
@@ -137,7 +143,9 @@ def test_ids_depend_on_content_alone(write_lines, tmp_path):
 def test_tool_calls_come_back_as_they_were(write_lines, tmp_path):
     call = [{"type": "function", "function": {"name": "f", "arguments": {"x": [1, None], "ü": {}}}}]
     record = pair(
-        0, prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": call}]
+        0,
+        prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": call}]
+        + [{"role": "tool", "content": "1", "name": "f"}],
     )
     record |= {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
     _, rows, _ = collect(tmp_path / "out", write_lines("a.jsonl", [record]))

@@ -10,10 +10,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpo_data import read
+from rpo_data import read_json
 from rpo_data.errors import LogError
 from rpo_data.read import Fault, Record, content_hash, read_records
-from rpo_data.sources import find_sources
+from rpo_data.sources import Source, find_sources
 
 RECORDS = [{"chosen": 'a, "quoted" ü\nline', "rejected": "b"}, {"chosen": "c", "rejected": "{[d"}]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
@@ -165,6 +165,16 @@ def test_parquet_values_that_python_cannot_hold_cost_only_their_row(tmp_path):
     assert faults(path) == [("invalid_utf8", 2)]
 
 
+def test_parquet_columns_whose_names_are_no_utf8(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"chosen": ["a"], "rejected": ["b"]}), path, store_schema=False)
+    for name in (b"chosen", b"rejected"):
+        whole = path.read_bytes()
+        assert name in whole
+        (tmp_path / "y.parquet").write_bytes(whole.replace(name, b"\x80" + name[1:]))
+        assert faults(tmp_path / "y.parquet") == [("corrupt_file", 1)]
+
+
 def test_an_unfinished_array_keeps_what_came_before(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b'[{"a": 1},\n{"a": 2')
@@ -207,6 +217,14 @@ def test_csv_faults(tmp_path):
     assert faults(path) == [("broken_row", 3), ("invalid_utf8", 4), ("broken_row", 5)]
 
 
+def test_a_csv_header_that_is_broken_or_comes_late(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,"b"c\n1,2\n')
+    assert faults(path) == [("broken_row", 1)]
+    path.write_text("\n\na,b\n1,2\n")
+    assert [(item.line, item.data) for item in read_all(path)] == [(4, {"a": "1", "b": "2"})]
+
+
 def test_csv_cells_may_hold_messages(tmp_path):
     messages = [{"role": "user", "content": "hi"}]
     path = tmp_path / "x.csv"
@@ -224,7 +242,7 @@ def test_a_parquet_file_that_is_none(tmp_path):
 
 
 def test_an_endless_line_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(read_json, "MAX_RECORD_BYTES", 1000)
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"x" * 5000 + b"\n" + LINES)
     assert records(path) == RECORDS
@@ -259,8 +277,8 @@ def test_arrays_are_read_as_json_reads_them_wherever_the_chunks_end(rows, indent
             self.position += chunk
             return text[self.position - chunk : self.position]
 
-    source = read.Source("x.json", "x.json", "json")
-    items = list(read._json_values(source, Stream()))
+    source = Source("x.json", "x.json", "json")
+    items = list(read_json._values(source, Stream()))
     assert [item.data for item in items] == rows
 
 

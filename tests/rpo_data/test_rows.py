@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests_support import pair
 
 from rpo_data.pairs import collect_rows, open_rows
-from rpo_data.rows import drop_conflicts, hold_out, identities, merge_duplicates
+from rpo_data.rows import identities, merge_duplicates
 from rpo_data.sources import find_sources
 
 

@@ -1,0 +1,218 @@
+"""The first stages of a build: read, check, pair, dedupe, vote: all that is decided before a prompt is embedded."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rpo_data.annotators import merge_annotators
+from rpo_data.conflicts import resolve
+from rpo_data.duplicates import decide
+from rpo_data.errors import LogError
+from rpo_data.minhash import jaccard_pairs, near_texts
+from rpo_data.pairing import pair_responses, paired_rows
+from rpo_data.pairs import Reading, RecordCounts, collect_rows
+from rpo_data.pipelines.store import stored_stage
+from rpo_data.read import content_hash
+from rpo_data.row_table import open_rejects, open_rows, side_texts, take_rows
+from rpo_data.rows import LeftOut, identities, left_out, merge_duplicates
+from rpo_data.schemas.manifest import SourceCounts
+from rpo_data.schemas.recipe import Recipe
+from rpo_data.schemas.rules import MERGED
+from rpo_data.sources import Source, find_sources
+
+Say = Callable[[str], None]
+Track = Callable[[str, int, int], None]
+"""Called with the name of a stage, what is done and what there is to do (0: not known)."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What reading and checking left: rows on disk, the identities of those that stay, and what was left out.
+
+    `rows` holds the rows of the logs, then the pairs made of responses; `made` says how many rows each source gave, a
+    response counting as one only where it stands in no pair. `ties` are known to be equal: cells are masked for them.
+    """
+
+    records: list[RecordCounts]
+    content: list[str]
+    rows: pa.Table
+    made: Counter[str]
+    rejects: pa.Table
+    left_out: list[LeftOut]
+    ids: pl.DataFrame
+    ties: pl.DataFrame
+
+    @property
+    def left_out_counts(self) -> dict[str, int]:
+        """Code -> how many records or rows are left out under it."""
+        counts = Counter(self.rejects["code"].to_pylist())
+        for reason in self.left_out:
+            counts[reason.code] += len(reason.position)
+        return {code: count for code, count in sorted(counts.items()) if count}
+
+    @property
+    def source_counts(self) -> list[SourceCounts]:
+        """What became of each source, record by record and row by row."""
+        names = self.rows.select(["source"])
+        gone: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+        for reason in self.left_out:
+            gone[reason.code in MERGED].update(take_rows(names, positions(reason))["source"].to_pylist())
+        return [
+            _source_counts(count, digest, self.made[count.name], gone[True][count.name], gone[False][count.name])
+            for count, digest in zip(self.records, self.content, strict=True)
+        ]
+
+
+def positions(reason: LeftOut) -> np.ndarray:
+    """Positions of what is left out, in the table of rows."""
+    return np.array(reason.position, dtype=np.int64)
+
+
+def read_and_check(
+    logs: str | Path | Sequence[str | Path],
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    cache: Path,
+    say: Say = lambda line: None,
+    track: Track = lambda stage, done, total: None,
+) -> Checked:
+    """Stages read, check, pair, dedupe and judge.
+
+    Raises:
+        LogError: the logs cannot be found or opened, are claimed by two shapes, or hold no usable pair.
+        RecipeError: there is no shape of the recipe's name.
+    """
+    ignored: list[str] = []
+    sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs, ignored)
+    content = [content_hash(source) for source in sources]
+    folder = _read(sources, content, recipe, limit, cache, track)
+    records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
+    checked = _decide(records, content, open_rows(folder), open_rejects(folder), recipe)
+    _tell(checked, ignored, say)
+    if checked.ids.is_empty():
+        raise LogError(_nothing_left(checked))
+    return checked
+
+
+def _read(
+    sources: list[Source], content: list[str], recipe: Recipe, limit: int | None, cache: Path, track: Track
+) -> Path:
+    vector_column = recipe.embedder.removeprefix("column:") if recipe.embedder.startswith("column:") else None
+    reading = Reading(
+        shape=recipe.format,
+        columns=recipe.columns,
+        ignore=recipe.ignore,
+        vector_column=vector_column,
+        redact=recipe.redact,
+        detect_language=recipe.detect_language,
+    )
+
+    def make(folder: Path) -> None:
+        counts = collect_rows(sources, folder, reading, limit=limit, progress=partial(track, "read"))
+        (folder / "counts.json").write_text(json.dumps([asdict(count) for count in counts]))
+
+    named = [[s.name, s.kind, s.shape, s.columns, s.hidden, s.tags, c] for s, c in zip(sources, content, strict=True)]
+    return stored_stage(cache, "read", {"sources": named, "limit": limit, **asdict(reading)}, make)
+
+
+def _decide(
+    records: list[RecordCounts], content: list[str], rows: pa.Table, rejects: pa.Table, recipe: Recipe
+) -> Checked:
+    """Everything that is decided on identities; each step leaves rows out and says why."""
+    ids, merged = merge_duplicates(identities(rows))
+    rows, ids, in_pairs, unpaired = _pair(rows, ids, recipe)
+    ids, by_vote = merge_annotators(ids, recipe.annotators)
+    ids, contradictions = resolve(ids, recipe.conflicts)
+    ids, near = _merge_near(rows, ids, recipe)
+    is_tie = pl.col("kind") == "tie"
+    ties = ids.filter(is_tie)
+    told = left_out(ties, "tie", "the two responses are judged equal: none of them is better")
+    reasons = [merged, *unpaired, *by_vote, *contradictions, *near, told]
+    made = Counter(rows["source"].to_pylist())
+    made.subtract(take_rows(rows.select(["source"]), in_pairs)["source"].to_pylist())
+    return Checked(records, content, rows, made, rejects, reasons, ids.filter(~is_tie), ties)
+
+
+def _pair(
+    rows: pa.Table, ids: pl.DataFrame, recipe: Recipe
+) -> tuple[pa.Table, pl.DataFrame, np.ndarray, list[LeftOut]]:
+    """Put pairs made of responses behind the rows; with the positions of the responses that stand in one."""
+    is_response = pl.col("kind") == "response"
+    responses = ids.filter(is_response)
+    if responses.is_empty():
+        return rows, ids, np.empty(0, dtype=np.int64), []
+    pairs, unpaired = pair_responses(responses, recipe.pairing)
+    both = pa.concat_tables([rows, paired_rows(rows, pairs)])
+    is_new = pl.col("position") >= rows.num_rows
+    known = ids.filter(~is_response)["position"].implode()
+    ids, merged = merge_duplicates(identities(both).filter(is_new | pl.col("position").is_in(known)))
+    in_pairs = pl.concat([pairs["win"], pairs["loss"]]).unique().sort().to_numpy().astype(np.int64)
+    return both, ids, in_pairs, [*unpaired, merged]
+
+
+def _merge_near(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, list[LeftOut]]:
+    """Merge rows of one annotator whose prompt, chosen and rejected texts are each nearly the same."""
+    if recipe.duplicates == "exact":
+        return ids, []
+    texts = {side: side_texts(rows, side, ids["position"].to_numpy()) for side in ("prompt", "chosen", "rejected")}
+    whole = pl.DataFrame(texts).select(pl.concat_str(pl.all(), separator="\n")).to_series()
+    edges = near_texts(whole, recipe.near_score)
+    # sets of shingles do not know sides: a pair judged the other way has the same ones
+    judge = ids.select(pl.struct("kind", "annotator").rank("dense")).to_series().to_numpy()
+    same = judge[edges.first] == judge[edges.second]
+    for side in texts.values():
+        same &= jaccard_pairs(side, edges.first, edges.second) >= recipe.near_score
+    alike = replace(edges, first=edges.first[same], second=edges.second[same], score=edges.score[same])
+    stays = decide(alike, np.arange(len(ids))).stays
+    gone = stays != np.arange(len(ids))
+    place = ids.select(pl.format("{}:{}", "source", "source_row")).to_series()
+    merged = ids.with_columns(into=place.gather(stays)).filter(gone)
+    sentences = merged.select(pl.format("{}:{}: merged into {}, nearly the same row", "source", "source_row", "into"))
+    reason = LeftOut("near_duplicate", merged["position"].to_list(), sentences.to_series().to_list())
+    return ids.filter(~gone), [reason]
+
+
+def _source_counts(count: RecordCounts, digest: str, made: int, merged: int, rejected: int) -> SourceCounts:
+    return SourceCounts(
+        name=count.name,
+        content_hash=digest,
+        shapes=count.shapes,
+        records_read=count.read,
+        records_used=count.used,
+        records_rejected=count.rejected,
+        rows_made=made + count.rows_rejected,
+        rows_kept=made - merged - rejected,
+        rows_rejected=rejected + count.rows_rejected,
+        rows_merged=merged,
+    )
+
+
+def _tell(checked: Checked, ignored: list[str], say: Say) -> None:
+    read, files = sum(count.read for count in checked.records), len(checked.records)
+    say(f"read    {read:,} records of {files} source{'s' * (files != 1)}, {len(checked.ids):,} pairs kept")
+    if ignored:
+        names = ", ".join(sorted(ignored)[:3]) + ", …" * (len(ignored) > 3)
+        say(f"        {len(ignored):,} files ignored: {names}")
+    for code, number in checked.left_out_counts.items():
+        say(f"        {number:,} left out: {code}")
+
+
+def _nothing_left(checked: Checked) -> str:
+    names = ", ".join(count.name for count in checked.records)
+    read = sum(count.read for count in checked.records)
+    unpaired = [reason for reason in checked.left_out if reason.code == "no_pair" and reason.position]
+    if unpaired:
+        return (
+            f"no pair can be made of {read:,} records of {names}: no prompt has a better and a worse response, and groups of "
+            "responses without pairs are not built yet; rpo-data lint reads such logs"
+        )
+    first = f" (the first: {checked.rejects['message'][0]})" if len(checked.rejects) else ""
+    return f"no usable pair in {read:,} records of {names}{first}"

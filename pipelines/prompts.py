@@ -1,0 +1,243 @@
+"""The middle stages of a build: embed the prompts, find neighbours, judge what only they show, and split."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rpo_data.conflicts import near_prompts, resolve_near
+from rpo_data.contrasts import fully_masked, judgements
+from rpo_data.duplicates import decide, graph_edges
+from rpo_data.embed import load_embedder, render_prompt, unit_vectors
+from rpo_data.errors import LogError
+from rpo_data.neighbors import near_duplicates, neighbors_within
+from rpo_data.pipelines.checking import Checked, Say, Track
+from rpo_data.pipelines.store import array_hash, stored_arrays
+from rpo_data.row_table import take_rows
+from rpo_data.rows import LeftOut, left_out
+from rpo_data.schemas.manifest import EmbedderInfo
+from rpo_data.schemas.recipe import Recipe
+from rpo_data.splits import Edges, Split, hold_out, previous_split, turn_edges
+from rpo_data.vectors import cache_key, embed_texts
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The distinct prompts, in order of their ids, with unit vectors and the neighbours inside their split.
+
+    `near` holds near-duplicates, `together` all pairs of prompts that must stand in one split.
+    """
+
+    ids: list[str]
+    of_row: np.ndarray
+    vectors: np.ndarray
+    embedder: EmbedderInfo
+    near: Edges
+    together: Edges
+    split: Split
+    neighbors: np.ndarray
+    similarity: np.ndarray
+
+    @property
+    def is_test(self) -> np.ndarray:
+        """True for test prompts, shape (prompts,)."""
+        return self.split.is_test
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """Split -> its prompts; a split without prompts is left out."""
+        found = {name: np.flatnonzero(self.is_test == flag) for name, flag in (("train", False), ("test", True))}
+        return {name: prompts for name, prompts in found.items() if len(prompts)}
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """Rows that stay, and for their distinct prompts (in order of their ids) a vector and the pairs that are alike."""
+
+    checked: Checked
+    vectors: np.ndarray
+    near: Edges
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        return self.checked.ids["prompt_id"].unique(maintain_order=True).to_list()
+
+
+def embed_and_split(
+    checked: Checked,
+    recipe: Recipe,
+    *,
+    cache: Path,
+    batch_size: int,
+    say: Say,
+    track: Track,
+    previous: str | Path | None = None,
+) -> tuple[Checked, Prompts]:
+    """Stages embed, neighbours, judge and split; what judge and split leave out is gone from the first result.
+
+    Raises:
+        EmbedderError, MissingExtra: the model cannot be loaded.
+        DatasetError: `previous` is no dataset of ours.
+        LogError: no prompt is left to train on.
+    """
+    before = previous_split(previous) if previous is not None else None
+    vectors, embedder = _embed(checked, _first_rows(checked.ids), recipe, cache, batch_size, say, track)
+    found = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache)
+    corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, *found, recipe.duplicate_score)), recipe)
+    corpus, split, together = _split(corpus, recipe, before)
+    corpus, split, together = _without_contrast(corpus, split, together, recipe.group_size)
+    for code, number in corpus.checked.left_out_counts.items() - checked.left_out_counts.items():
+        say(f"        {number:,} left out: {code}")
+    neighbors, similarity = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache)
+    ids = corpus.prompt_ids
+    of_row = corpus.checked.ids["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    prompts = Prompts(ids, of_row, corpus.vectors, embedder, corpus.near, together, split, neighbors, similarity)
+    say(f"split   {', '.join(f'{name} {len(rows):,} prompts' for name, rows in prompts.splits.items())}")
+    return corpus.checked, prompts
+
+
+def blocks(ids: pl.DataFrame, row_is_test: np.ndarray) -> np.ndarray:
+    """Rows that may share a group: same split, same language (not known: the most common one); a number for each row."""
+    known = ids["language"].drop_nulls().value_counts().sort("count", "language", descending=[True, False])["language"]
+    language = ids["language"].fill_null(known[0] if len(known) else "").rank("dense").to_numpy().astype(np.int64)
+    return row_is_test.astype(np.int64) * (int(language.max()) + 1) + language
+
+
+def _judge(corpus: _Corpus, recipe: Recipe) -> _Corpus:
+    """Leave out what only near-identical prompts show: contradictions, then duplicates in meaning where asked for."""
+    rows, contradicted = resolve_near(corpus.checked.ids, corpus.prompt_ids, corpus.near, recipe.conflicts)
+    corpus = _leave_out(corpus, rows, contradicted)[0]
+    if recipe.duplicates != "semantic":
+        return corpus
+    edges = graph_edges(corpus.vectors, corpus.near, recipe.duplicate_score)
+    stays = decide(edges, np.arange(edges.count)).stays
+    rows, merged = _merge_prompts(corpus.checked.ids, corpus.prompt_ids, stays)
+    return _leave_out(corpus, rows, merged)[0]
+
+
+def _merge_prompts(rows: pl.DataFrame, prompt_ids: list[str], stays: np.ndarray) -> tuple[pl.DataFrame, LeftOut]:
+    """Leave out the rows of prompts for which another one stays."""
+    gone = np.flatnonzero(stays != np.arange(len(stays)))
+    place = rows.group_by("prompt_id", maintain_order=True).agg(at=pl.format("{}:{}", "source", "source_row").first())[
+        "at"
+    ]
+    into = pl.DataFrame(
+        {"prompt_id": np.array(prompt_ids)[gone], "into": place.gather(stays[gone])},
+        schema_overrides={"prompt_id": pl.String},
+    )
+    merged = rows.join(into, on="prompt_id", maintain_order="left")
+    sentences = merged.select(
+        pl.format("{}:{}: merged into {}, whose prompt means the same", "source", "source_row", "into")
+    )
+    reason = LeftOut("semantic_duplicate", merged["position"].to_list(), sentences.to_series().to_list())
+    return rows.join(into, on="prompt_id", how="anti", maintain_order="left"), reason
+
+
+def _split(corpus: _Corpus, recipe: Recipe, before: tuple[set[str], set[str]] | None) -> tuple[_Corpus, Split, Edges]:
+    """Hold out test prompts; the third result holds the pairs of prompts that must stand in one split."""
+    turns = turn_edges(_prompts(corpus.checked, _first_rows(corpus.checked.ids)))
+    together = (np.concatenate([corpus.near[0], turns[0]]), np.concatenate([corpus.near[1], turns[1]]))
+    ids = corpus.prompt_ids
+    split = hold_out(ids, recipe.test_fraction, together, before)
+    bridging = pl.Series(np.array(ids)[split.bridging], dtype=pl.String)
+    rows = corpus.checked.ids
+    bridges = pl.col("prompt_id").is_in(bridging.implode())
+    sentence = (
+        "the prompt belongs to train and to test prompts of the previous build: drop it, or build without --previous"
+    )
+    corpus, kept = _leave_out(corpus, rows.filter(~bridges), left_out(rows.filter(bridges), "bridges_splits", sentence))
+    split = _of_prompts(split, kept)
+    if split.is_test.all():
+        raise LogError(
+            f"all {len(ids):,} prompts would be test prompts, none is left to train on: "
+            "lower --test-fraction or raise --duplicate-score"
+        )
+    return corpus, split, _among(kept, together)
+
+
+def _without_contrast(corpus: _Corpus, split: Split, together: Edges, group_size: int) -> tuple[_Corpus, Split, Edges]:
+    """Leave out rows that no group could train: all that may share a group with them is contradicted, as they are."""
+    rows = corpus.checked.ids
+    known = judgements(rows, corpus.checked.ties, near_prompts(corpus.prompt_ids, corpus.near))
+    if not known.contradicted.any():
+        return corpus, split, together
+    block = blocks(rows, split.is_test[rows["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1])
+    lost = [members for number in np.unique(block) if fully_masked(members := np.flatnonzero(block == number), known)]
+    gone = np.isin(np.arange(len(rows)), np.concatenate([np.empty(0, dtype=np.int64), *lost]))
+    gone |= known.contradicted & (group_size == 1)
+    sentence = "contradicted, and so is every row it could share a group with: use --conflicts drop or majority"
+    corpus, kept = _leave_out(corpus, rows.filter(~gone), left_out(rows.filter(gone), "no_contrast", sentence))
+    return corpus, _of_prompts(split, kept), _among(kept, together)
+
+
+def _leave_out(corpus: _Corpus, rows: pl.DataFrame, reason: LeftOut) -> tuple[_Corpus, np.ndarray]:
+    """The corpus with these rows only, and which of its prompts stay."""
+    kept = np.isin(np.array(corpus.prompt_ids), rows["prompt_id"].unique().to_numpy())
+    checked = replace(corpus.checked, ids=rows, left_out=[*corpus.checked.left_out, reason])
+    if rows.is_empty():
+        raise LogError(f"no pair is left: the last {len(reason.position):,} are left out as {reason.code}")
+    return _Corpus(checked, np.ascontiguousarray(corpus.vectors[kept]), _among(kept, corpus.near)), kept
+
+
+def _of_prompts(split: Split, kept: np.ndarray) -> Split:
+    return replace(split, is_test=split.is_test[kept], bridging=split.bridging[kept])
+
+
+def _among(kept: np.ndarray, edges: Edges) -> Edges:
+    """The pairs of prompts that both stay, numbered anew."""
+    number = np.cumsum(kept) - 1
+    both = kept[edges[0]] & kept[edges[1]]
+    return number[edges[0][both]], number[edges[1][both]]
+
+
+def _first_rows(ids: pl.DataFrame) -> np.ndarray:
+    """Position of the first row of each prompt, by prompt."""
+    return ids.group_by("prompt_id", maintain_order=True).agg(pl.col("position").first())["position"].to_numpy()
+
+
+def _prompts(checked: Checked, first_row: np.ndarray) -> Iterator[list[dict[str, Any]]]:
+    """The messages of each prompt."""
+    column = checked.rows.select(["prompt"])
+    for start in range(0, len(first_row), 1000):
+        yield from take_rows(column, first_row[start : start + 1000])["prompt"].to_pylist()
+
+
+def _embed(
+    checked: Checked, first_row: np.ndarray, recipe: Recipe, cache: Path, batch_size: int, say: Say, track: Track
+) -> tuple[np.ndarray, EmbedderInfo]:
+    if recipe.embedder.startswith("column:"):
+        given = take_rows(checked.rows.select(["vector"]), first_row)["vector"].to_pylist()
+        vectors = unit_vectors(np.array(given, dtype=np.float64))
+        info = EmbedderInfo(
+            name=recipe.embedder,
+            content_hash=array_hash(vectors),
+            dimension=vectors.shape[1],
+            max_tokens=None,
+            device="none",
+            dtype="float32",
+        )
+        return vectors, info
+    embedder = load_embedder(
+        recipe.embedder, device=recipe.device, dtype=recipe.dtype, prompt_prefix=recipe.prompt_prefix
+    )
+    texts = [render_prompt(prompt, recipe.embed_text) for prompt in _prompts(checked, first_row)]
+    folder = cache / "vectors" / cache_key(embedder, recipe.prompt_prefix)
+    vectors, fresh = embed_texts(texts, embedder, folder, batch_size=batch_size, progress=partial(track, "embed"))
+    say(f"embed   {len(texts):,} prompts with {embedder.info.name}, {fresh:,} of them new")
+    return vectors, embedder.info
+
+
+def _search(vectors: np.ndarray, block: np.ndarray, recipe: Recipe, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest prompts inside each block, out of the stage store where they are there."""
+
+    def make() -> dict[str, np.ndarray]:
+        neighbors, similarity = neighbors_within(vectors, block, recipe.neighbors)
+        return {"neighbors": neighbors, "similarity": similarity}
+
+    inputs = {"vectors": array_hash(vectors, block), "k": recipe.neighbors}
+    found = stored_arrays(cache, "neighbors", inputs, make)
+    return found["neighbors"], found["similarity"]

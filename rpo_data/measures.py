@@ -1,0 +1,122 @@
+"""Rows as numbers: hashes, lengths and flags of the texts of a million rows in some 50 bytes a row, and what repeats.
+
+A frame of texts (rpo_data/scan.py, `TEXTS`) goes in batch by batch; what is left of each batch is small enough to keep.
+Hashes are polars' own: good within one process, never stored.
+"""
+
+import polars as pl
+
+KINDS = pl.Enum(["pair", "tie", "response"])
+ECHO_CHARACTERS = 20
+"""A question shorter than this may well open an answer by chance ("Hi")."""
+
+MARKDOWN = r"(?m)^ {0,3}(?:[-*+]|[0-9]{1,3}[.)]|#{1,6}) |\*\*[^\s*]|^ {0,3}```"
+"""List items, headings, bold and code fences, as CommonMark 0.31 has them (sections 4.2, 4.5, 5.2, 6.2)."""
+
+REFUSALS = (
+    "I'm sorry, but", "I am sorry, but", "I'm sorry, I can", "I'm really sorry, but", "Sorry, but", "Sorry, I can",
+    "I apologize, but", "My apologies, but", "I cannot", "I can not", "I can't", "I won't", "I will not",
+    "I'm not able to", "I am not able to", "I'm unable to", "I am unable to", "I'm afraid I can", "As an AI",
+    "As a language model", "As a large language model",
+)  # fmt: skip
+"""Openings of a refusal, whatever the case; of the kind that Zou et al. 2023 (arXiv 2307.15043) look for."""
+
+_REFUSAL = f"(?i)^(?:{'|'.join(REFUSALS)})".replace("'", "['’]")
+_KEY = ["prompt_hash", "chosen_hash", "rejected_hash"]
+_MORE = ["annotator", "source"]
+
+
+def measure(texts: pl.DataFrame) -> pl.DataFrame:
+    """Measure a batch of rows.
+
+    Args:
+        texts: `line`, `kind` (pair, tie, response), `prompt`, `chosen`, `rejected` (null for a response), outer blanks
+            stripped, the prompt in the form of `scan.prompt_text`; perhaps `label`, `annotator`, `source`.
+
+    Returns:
+        One row for each: `line`; `kind`; `label`, null unless the texts have it; `prompt_hash`, `chosen_hash`,
+        `rejected_hash` (64 bits); `chosen_characters`, `rejected_characters`; and for both sides whether it has
+        `*_markdown`, opens with a `*_refusal`, or with an `*_echo` of the whole last question. What concerns the
+        rejected side is null for a response. `annotator` and `source` are kept where they are given.
+    """
+    question = pl.col("prompt").str.split("\n\nHuman: ").list.last()
+    prepared = texts.with_columns(
+        question=pl.when(question.str.len_chars() >= ECHO_CHARACTERS).then(question),
+        label=pl.col("label") if "label" in texts.columns else pl.lit(None, dtype=pl.Boolean),
+    )
+    sides = [column for side in ("chosen", "rejected") for column in _side(side)]
+    return prepared.select(
+        "line",
+        pl.col("kind").cast(KINDS),
+        "label",
+        *(column for column in _MORE if column in texts.columns),
+        *(_hash(side) for side in ("prompt", "chosen", "rejected")),
+        *sides,
+    )
+
+
+def exact_duplicates(measures: pl.DataFrame) -> pl.DataFrame:
+    """Rows that say what an earlier row says: same prompt, responses and kind, and same label and annotator.
+
+    Args:
+        measures: what `measure` gave, for all rows.
+
+    Returns:
+        `position` of each such row in `measures`, ascending, and the `first_position` of that content.
+    """
+    key = [column for column in ("kind", *_KEY, "label", "annotator") if column in measures.columns]
+    rows = measures.select(key).with_row_index("position")
+    repeated = rows.filter(measures.select(key).is_duplicated())
+    return (
+        repeated.with_columns(first_position=pl.col("position").min().over(key))
+        .filter(pl.col("position") > pl.col("first_position"))
+        .select(pl.col("position", "first_position").cast(pl.Int64))
+        .sort("position")
+    )
+
+
+def swaps(measures: pl.DataFrame) -> pl.DataFrame:
+    """Pairs whose two responses are judged the other way somewhere else, ties aside.
+
+    Args:
+        measures: what `measure` gave, for all rows.
+
+    Returns:
+        `position` of each such pair in `measures`, ascending, and the `first_position` where it is the other way round.
+    """
+    chosen, rejected = pl.col("chosen_hash"), pl.col("rejected_hash")
+    rows = measures.with_row_index("position").filter(pl.col("kind") == "pair", chosen != rejected)
+    key = ["prompt_hash", "smaller", "larger"]
+    sorted_sides = rows.select(
+        "position",
+        "prompt_hash",
+        smaller=pl.min_horizontal(chosen, rejected),
+        larger=pl.max_horizontal(chosen, rejected),
+        forward=chosen < rejected,
+    )
+    place, forward = pl.col("position"), pl.col("forward")
+    return (
+        sorted_sides.filter(sorted_sides.select(key).is_duplicated())
+        .with_columns(
+            first_forward=place.filter(forward).min().over(key), first_backward=place.filter(~forward).min().over(key)
+        )
+        .select("position", first_position=pl.when(forward).then("first_backward").otherwise("first_forward"))
+        .drop_nulls()
+        .select(pl.all().cast(pl.Int64))
+        .sort("position")
+    )
+
+
+def _hash(side: str) -> pl.Expr:
+    return pl.when(pl.col(side).is_not_null()).then(pl.col(side).hash(seed=0)).alias(f"{side}_hash")
+
+
+def _side(side: str) -> list[pl.Expr]:
+    text = pl.col(side)
+    echo = text.str.starts_with(pl.col("question")).fill_null(False)
+    return [
+        text.str.len_chars().alias(f"{side}_characters"),
+        text.str.contains(MARKDOWN).alias(f"{side}_markdown"),
+        text.str.contains(_REFUSAL).alias(f"{side}_refusal"),
+        pl.when(text.is_not_null()).then(echo).alias(f"{side}_echo"),
+    ]

@@ -1,0 +1,79 @@
+"""The rules: code -> what it means, how grave it is, and whether a build may be told not to apply it.
+
+The codes stand in `rejects.parquet`, in the manifest and in the report of `lint`; they are part of the format.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["MAJOR", "MINOR"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: `switch` is True where `--ignore CODE` keeps what breaks it."""
+
+    severity: Severity
+    reason: str
+    switch: bool = False
+
+
+RULES: dict[str, Rule] = {
+    # the file
+    "empty_file": Rule("MAJOR", "the file holds no record"),
+    "truncated_file": Rule(
+        "MAJOR", "the compressed file ends too early: what came before was read, copy the file again for the rest"
+    ),
+    "corrupt_file": Rule("MAJOR", "the file cannot be read from here on: copy or export it again"),
+    # the record
+    "broken_json": Rule("MINOR", "not valid JSON"),
+    "broken_row": Rule("MINOR", "the CSV row has more or fewer cells than the header"),
+    "duplicate_column": Rule("MAJOR", "the table has a column twice: rename or drop one of them"),
+    "invalid_utf8": Rule("MINOR", "not valid UTF-8: export the logs as UTF-8"),
+    "line_too_long": Rule("MINOR", "the line is longer than any record should be: is the file JSON lines?"),
+    "not_an_object": Rule("MINOR", "the record is not a JSON object"),
+    "unknown_shape": Rule("MINOR", "the record has no shape that is known: map its columns or name its shape"),
+    "ambiguous_shape": Rule("MINOR", "two shapes claim the record: say which with --format"),
+    "missing_column": Rule("MINOR", "a column that this shape needs is not there"),
+    "missing_value": Rule("MINOR", "a needed value is null"),
+    "wrong_type": Rule("MINOR", "a value has a type that this shape does not allow"),
+    "no_turn_marker": Rule(
+        "MINOR", "the dialogue does not go from '\\n\\nHuman:' turns to a last '\\n\\nAssistant:' turn"
+    ),
+    "no_judgement": Rule("MINOR", "no response is compared, labelled, scored or ranked"),
+    "unknown_judgement": Rule("MINOR", "the judgement is none of those that the shape knows"),
+    "lone_surrogate": Rule("MINOR", "the text holds half of a surrogate pair, which no UTF-8 file can hold"),
+    "bad_vector": Rule("MINOR", "the vector of this record cannot be used"),
+    # the row
+    "prompts_differ": Rule("MINOR", "chosen and rejected do not answer the same prompt"),
+    "empty_prompt": Rule("MINOR", "the prompt is empty"),
+    "empty_response": Rule("MINOR", "chosen or rejected is empty"),
+    "identical_responses": Rule("MINOR", "chosen and rejected are the same text"),
+    "not_a_number": Rule("MINOR", "a number is NaN or infinite: write null where it is not known"),
+    "bad_weight": Rule("MINOR", "a weight is not above 0"),
+    "too_long": Rule("MINOR", "a text is longer than the limit", switch=True),
+    "roles_out_of_order": Rule("MINOR", "a role is unknown or stands where it cannot", switch=True),
+    "prompt_ends_with_assistant": Rule("MINOR", "the prompt ends with an assistant turn", switch=True),
+    "no_assistant_turn": Rule("MINOR", "chosen or rejected does not end in an assistant turn", switch=True),
+    "control_characters": Rule("MINOR", "a text holds control characters", switch=True),
+    "collapsed": Rule("MINOR", "chosen and rejected are the same after truncation", switch=True),
+    # several rows
+    "tie": Rule("MINOR", "the two responses are judged equal: kept for masks and votes, never trained on"),
+    "no_pair": Rule("MINOR", "no other response to this prompt is judged on the same scale"),
+    "not_paired": Rule("MINOR", "stands in no pair under the pairing rule"),
+    "outvoted": Rule("MINOR", "more annotators judge this pair otherwise"),
+    "no_majority": Rule("MINOR", "the annotators of this pair are split evenly"),
+    "not_unanimous": Rule("MINOR", "the annotators of this pair do not all agree"),
+    "conflict": Rule("MAJOR", "the same two responses to the same prompt are judged both ways"),
+    "cycle": Rule("MAJOR", "the judgements of one prompt go in a circle"),
+    "near_conflict": Rule("MAJOR", "the same two responses to a near-identical prompt are judged the other way"),
+    "contamination": Rule("MAJOR", "the row overlaps with an evaluation set", switch=True),
+    "bridges_splits": Rule("MINOR", "the prompt belongs to train and to test prompts of the previous build"),
+    "no_contrast": Rule("MINOR", "contradicted, and so is every row it could share a group with"),
+    "duplicate": Rule("MINOR", "the same row stands earlier in the logs: merged into that one"),
+    "near_duplicate": Rule("MINOR", "nearly the same row stands earlier in the logs: merged into that one"),
+    "semantic_duplicate": Rule("MINOR", "a row whose prompt means the same stands earlier: merged into that one"),
+}
+
+MERGED = ("duplicate", "near_duplicate", "semantic_duplicate")
+"""The codes that are no rejects: the row lives on in the one it was merged into."""
