@@ -119,9 +119,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         version = content["format_version"]
-        if version != tables.FORMAT_VERSION:
+        if version not in range(1, tables.FORMAT_VERSION + 1):
             raise DatasetError(
-                f"{file} has format version {version}, this rpo-data reads {tables.FORMAT_VERSION}: update rpo-data"
+                f"{file} has format version {version}, this rpo-data reads up to {tables.FORMAT_VERSION}: update rpo-data"
             )
         return Manifest.model_validate(content)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -141,8 +141,11 @@ def _open_table(folder: Path, name: str) -> DatasetDict:
 def _check_features(path: Path, table: DatasetDict, features: Features) -> None:
     for split, rows in table.items():
         if rows.features != features:
-            wrong = sorted(k for k in {*features, *rows.features} if features.get(k) != rows.features.get(k))
-            raise DatasetError(f"{path}/{split}: column '{wrong[0]}' is not as format version 1 has it")
+            wrong = {k for k in {*features, *rows.features} if features.get(k) != rows.features.get(k)}
+            if wrong - tables.SINCE_VERSION_2:
+                raise DatasetError(
+                    f"{path}/{split}: column '{min(wrong)}' is not as the format has it: build the dataset again"
+                )
 
 
 def _check_counts(folder: Path, manifest: Manifest, opened: dict[str, DatasetDict]) -> None:

@@ -60,7 +60,9 @@ class LengthBias(_Frozen):
     chosen_mean: float
     rejected_mean: float
     gap: float = Field(description="How much longer chosen is on average, as a share of rejected's mean.")
-    cohens_d: float | None = Field(description="Difference of the means in pooled standard deviations; null: no spread.")
+    cohens_d: float | None = Field(
+        description="Difference of the means in pooled standard deviations; null: no spread."
+    )
     longer_wins: int
     shorter_wins: int
     win_rate: float | None = Field(description="Of the longer response; pairs of equal length do not count.")
@@ -106,7 +108,8 @@ class Bias(_Frozen):
     prompt_echo: SideBias | None = None
     liked: Rate | None = Field(default=None, description="Share of the labelled responses that are liked.")
     first_wins: Rate | None = Field(
-        default=None, description="Pairs won by the response that stands first in the log, where a shape has such an order."
+        default=None,
+        description="Pairs won by the response that stands first in the log, where a shape has such an order.",
     )
     groups: tuple[GroupBias, ...] = ()
 

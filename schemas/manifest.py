@@ -24,7 +24,7 @@ class SourceCounts(_Model):
 
     name: str
     content_hash: str
-    shapes: dict[str, int]
+    shapes: dict[str, int] = {}
     records_read: int
     records_used: int
     records_rejected: int

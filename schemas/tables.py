@@ -3,6 +3,8 @@
 from datasets import Features, Json, List, Value
 
 FORMAT_VERSION = 2
+SINCE_VERSION_2 = {"strength"}
+"""Columns of `pairs` that version 1 does not have; it is read without them."""
 
 MESSAGE = {
     "role": Value("string"),

@@ -66,7 +66,8 @@ def shapes() -> dict[str, Shape]:
         try:
             shape = entry.load()
         except Exception as error:  # whatever a package of somebody else raises
-            raise RecipeError(f"the shape '{entry.name}' of {entry.value} cannot be loaded ({error}): mend or remove it") from error
+            where = f"the shape '{entry.name}' of {entry.value}"
+            raise RecipeError(f"{where} cannot be loaded ({error}): mend or remove it") from error
         if not isinstance(shape, Shape) or shape.name in found:
             reason = f"name '{shape.name}' is taken" if isinstance(shape, Shape) else "it is no rpo_data.shapes.Shape"
             raise RecipeError(f"the shape '{entry.name}' of {entry.value} cannot be used ({reason}): mend or remove it")

@@ -3,9 +3,9 @@
 Rules: dataset card of lmsys/chatbot_arena_conversations (`conversation_a`, `conversation_b`, `winner`, `turn`, `judge`;
 the values of `winner` in fastchat/serve/monitor/clean_battle_data.py) and of lmsys/lmsys-arena-human-preference-55k
 (`prompt`, `response_a`, `response_b` are JSON lists in a text, one entry a turn; one of `winner_model_a`,
-`winner_model_b`, `winner_tie` is 1). A vote follows the last of `turn` turns, so later messages are left out (the MT-bench
-judgements of the same publisher hold them). The pair is the last answer of each side; where the sides part before it,
-`prompts_equal` is False and the prompt is the chosen side's. Both kinds of tie are ties.
+`winner_model_b`, `winner_tie` is 1). A vote follows the last of `turn` turns, so later messages are left out. The
+pair is the last answer of each side; where the sides part before it, `prompts_equal` is False and the prompt is the chosen
+side's. Both kinds of tie are ties.
 """
 
 import json
@@ -59,7 +59,9 @@ def _conversation(data: Mapping[str, Any], column: str) -> list[Message]:
     if data.get("turn") is None and answers and answers[-1] == len(conversation):
         return conversation
     if not turn or turn > len(answers):
-        raise ShapeError("wrong_type", f"'{column}' has {len(answers)} answers and none of them is known to be the last")
+        raise ShapeError(
+            "wrong_type", f"'{column}' has {len(answers)} answers and none of them is known to be the last"
+        )
     return conversation[: answers[turn - 1]]
 
 

@@ -3,8 +3,9 @@
 Rules: oasst-data/README.md ("Message Trees") and oasst_data/schemas.py of github.com/LAION-AI/Open-Assistant, dataset card
 of OpenAssistant/oasst1: the best of several replies has `rank` 0. Every set of at least two ranked assistant replies gives
 ranked responses to the path that leads there. As in the publisher's own loader
-(model/model_training/custom_datasets/oasst_dataset.py) only trees "ready_for_export" count, and what is deleted or failed
-its review (`review_result` false: spam) is left out with all that follows it. `lang` is the one of the message answered.
+(model/model_training/custom_datasets/oasst_dataset.py) only trees "ready_for_export" count, and what is deleted is left
+out with all that follows it. So is what failed its review: the README calls a message with `review_result` false spam.
+`lang` is the one of the message answered.
 """
 
 from collections.abc import Iterator, Mapping

@@ -2,8 +2,8 @@
 
 Rules: dataset card of PKU-Alignment/PKU-SafeRLHF and safe_rlhf/datasets/raw/safe_rlhf.py of
 github.com/PKU-Alignment/safe-rlhf: `better_response_id` and `safer_response_id` are 0 or 1. The pair follows
-`better_response_id` (helpfulness), as the preference data of their reward model and DPO do;
-`--columns better_response_id=safer_response_id` takes the safer one. There are no ties.
+`better_response_id`, their reader's `better`; `--columns better_response_id=safer_response_id` takes the safer
+one. There are no ties.
 """
 
 from collections.abc import Mapping

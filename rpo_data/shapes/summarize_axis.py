@@ -1,7 +1,7 @@
 """Axis evaluations of summarize-from-feedback: one summary, scored by a worker on several axes.
 
 Rules: README of github.com/openai/summarize-from-feedback, section "Axis evals". The score is `summary.axes.overall`,
-1 to 7, higher is better. The prompt is the one of the comparisons (`rpo_data.shapes.summarize`).
+higher is better. The prompt is the one of the comparisons (`rpo_data.shapes.summarize`).
 """
 
 from collections.abc import Mapping

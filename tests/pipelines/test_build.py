@@ -104,6 +104,7 @@ def test_counts_balance_where_rows_merge_and_contradict(write_lines, tmp_path, c
     counts = {source.name: source.model_dump() for source in data.manifest.sources}
     for source in counts.values():
         del source["content_hash"]
+        assert source.pop("shapes") == {"preference": source["records_used"] + source["name"].startswith("two")}
     assert counts == {
         "one.jsonl": {
             "name": "one.jsonl", "records_read": 12, "records_used": 11, "records_rejected": 1,

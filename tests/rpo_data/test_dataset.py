@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from datasets import load_from_disk
 from tests_support import pair
 
 from rpo_data import Recipe, build, load
@@ -62,9 +63,25 @@ def test_what_is_no_dataset(tmp_path):
 
 def test_a_newer_format(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
-    with pytest.raises(DatasetError, match="has format version 2, this rpo-data reads 1: update rpo-data"):
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    with pytest.raises(DatasetError, match="has format version 3, this rpo-data reads up to 2: update rpo-data"):
         load(copy)
+
+
+def test_version_1_is_read(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for source in manifest["sources"]:
+        del source["shapes"]
+    del manifest["previous"], manifest["evaluation_sets"]
+    pairs = load_from_disk(str(copy / "pairs"))
+    for split in pairs:
+        pairs[split] = pairs[split].remove_columns("strength")
+        manifest["tables"][f"pairs/{split}"] = pairs[split]._fingerprint
+    pairs.save_to_disk(str(copy / "old"))
+    shutil.rmtree(copy / "pairs")
+    (copy / "old").rename(copy / "pairs")
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
+    assert "strength" not in load(copy).pairs["train"].column_names
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format_version": 1}', "{"])
