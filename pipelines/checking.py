@@ -12,9 +12,10 @@ import polars as pl
 import pyarrow as pa
 
 from rpo_data.annotators import merge_annotators
+from rpo_data.collapsed import collapsed_pairs
 from rpo_data.conflicts import resolve
 from rpo_data.duplicates import decide
-from rpo_data.errors import LogError
+from rpo_data.errors import LogError, RecipeError
 from rpo_data.minhash import jaccard_pairs, near_texts
 from rpo_data.pairing import pair_responses, paired_rows
 from rpo_data.pairs import Reading, RecordCounts, collect_rows
@@ -129,13 +130,14 @@ def _decide(
     """Everything that is decided on identities; each step leaves rows out and says why."""
     ids, merged = merge_duplicates(identities(rows))
     rows, ids, in_pairs, unpaired = _pair(rows, ids, recipe)
+    ids, collapsed = _drop_collapsed(rows, ids, recipe)
     ids, by_vote = merge_annotators(ids, recipe.annotators)
     ids, contradictions = resolve(ids, recipe.conflicts)
     ids, near = _merge_near(rows, ids, recipe)
     is_tie = pl.col("kind") == "tie"
     ties = ids.filter(is_tie)
     told = left_out(ties, "tie", "the two responses are judged equal: none of them is better")
-    reasons = [merged, *unpaired, *by_vote, *contradictions, *near, told]
+    reasons = [merged, *unpaired, *collapsed, *by_vote, *contradictions, *near, told]
     made = Counter(rows["source"].to_pylist())
     made.subtract(take_rows(rows.select(["source"]), in_pairs)["source"].to_pylist())
     return Checked(records, content, rows, made, rejects, reasons, ids.filter(~is_tie), ties)
@@ -156,6 +158,29 @@ def _pair(
     ids, merged = merge_duplicates(identities(both).filter(is_new | pl.col("position").is_in(known)))
     in_pairs = pl.concat([pairs["win"], pairs["loss"]]).unique().sort().to_numpy().astype(np.int64)
     return both, ids, in_pairs, [*unpaired, merged]
+
+
+def _drop_collapsed(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, list[LeftOut]]:
+    """Leave out pairs that are one text once training has cut them, where a tokenizer is given."""
+    if not recipe.tokenizer or recipe.max_length is None or "collapsed" in recipe.ignore:
+        return ids, []
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer)
+    except Exception as error:  # transformers and the Hub raise many kinds here
+        first = str(error).strip().split("\n", 1)[0]
+        raise RecipeError(
+            f"the tokenizer {recipe.tokenizer} cannot be loaded ({first}): give a folder or a Hub id"
+        ) from error
+    places, gone = ids["position"].to_numpy().astype(np.int64), []
+    for start in range(0, len(places), 1000):
+        part = take_rows(rows.select(["prompt", "chosen", "rejected"]), places[start : start + 1000])
+        sides = (part[side].to_pylist() for side in ("prompt", "chosen", "rejected"))
+        gone.append(collapsed_pairs(*sides, tokenizer, recipe.max_length).identical)
+    collapsed = pl.Series(np.concatenate([*gone, np.empty(0, dtype=bool)])) & (ids["kind"] == "pair")
+    sentence = f"chosen and rejected are the same text within {recipe.max_length} tokens: raise max_length or drop it"
+    return ids.filter(~collapsed), [left_out(ids.filter(collapsed), "collapsed", sentence)]
 
 
 def _merge_near(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, list[LeftOut]]:

@@ -14,7 +14,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from rpo_data.errors import MissingExtra, RpoDataError
+from rpo_data.errors import MissingExtra, RecipeError, RpoDataError
 from rpo_data.schemas.recipe import Recipe
 
 app = typer.Typer(
@@ -130,6 +130,61 @@ def build(
     for warning in dataset.manifest.warnings:
         log.print(f"[yellow]warning[/] {warning}")
     _say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
+
+
+@app.command("lint")
+@_with_recipe_options
+def lint_logs(
+    logs: Annotated[list[str], typer.Argument(help="Preference logs, as for build.")],
+    options: dict[str, Any],
+    near: Annotated[bool, typer.Option("--near", help="Look for nearly equal rows (MinHash).")] = False,
+    semantic: Annotated[
+        bool, typer.Option("--semantic", help="Embed the prompts; look for contradictions and duplicates in meaning.")
+    ] = False,
+    personal: Annotated[bool, typer.Option(help="Look for personal data.")] = True,
+    language: Annotated[bool, typer.Option(help="Detect languages.")] = True,
+    evaluation: Annotated[
+        list[str] | None, typer.Option("--eval", help="File of an evaluation set that prompts must not overlap with.")
+    ] = None,
+    off: Annotated[str, typer.Option(help="Rules that are not reported: CODE,CODE.")] = "",
+    examples: Annotated[int, typer.Option(help="Examples shown of each finding.", min=0)] = 3,
+    limit: Annotated[int | None, typer.Option(help="Read this many records at most.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Say what preference logs hold and what is wrong with them. Exit status 3 where a fault is MAJOR.
+
+    Example: rpo-data lint logs/*.jsonl.gz
+    """
+    _need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
+    from rpo_data.pipelines.lint import lint, print_findings
+    from rpo_data.pipelines.recipes import load_recipe, nearest
+    from rpo_data.schemas.rules import RULES
+
+    codes = [code.strip() for code in off.split(",") if code.strip()]
+    for code in codes:
+        if code not in RULES:
+            raise RecipeError(f"--off names '{code}', which is no rule{nearest(code, RULES)}")
+    with _Progress() as track:
+        report = lint(
+            logs,
+            load_recipe(None, options),
+            limit=limit,
+            near=near,
+            semantic=semantic,
+            personal=personal,
+            language=language,
+            evaluation=evaluation or (),
+            off=codes,
+            examples=examples,
+            cache_dir=cache_dir,
+            track=track,
+        )
+    if as_json:
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    else:
+        print_findings(out, report)
+    sys.exit(3 if report.verdict == "MAJOR" else 0)
 
 
 @app.command()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rpo_data.dataset import ContrastDataset, load
     from rpo_data.errors import RpoDataError
     from rpo_data.pipelines.build import build
+    from rpo_data.pipelines.lint import lint
     from rpo_data.schemas.recipe import Recipe
 
 _HOMES = {
@@ -19,10 +20,11 @@ _HOMES = {
     "Recipe": "rpo_data.schemas.recipe",
     "RpoDataError": "rpo_data.errors",
     "build": "rpo_data.pipelines.build",
+    "lint": "rpo_data.pipelines.lint",
     "load": "rpo_data.dataset",
 }
 
-__all__ = ["ContrastDataset", "Recipe", "RpoDataError", "build", "load"]
+__all__ = ["ContrastDataset", "Recipe", "RpoDataError", "build", "lint", "load"]
 
 
 def __getattr__(name: str) -> Any:

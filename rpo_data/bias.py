@@ -121,7 +121,9 @@ def paired_sides(rows: pl.DataFrame, flag: str) -> SideBias | None:
     if not total:
         return None
     neither = total - both - only_chosen - only_rejected
-    return _sides(both + only_chosen, total, both + only_rejected, total, _phi(both, only_chosen, only_rejected, neither))
+    return _sides(
+        both + only_chosen, total, both + only_rejected, total, _phi(both, only_chosen, only_rejected, neither)
+    )
 
 
 def labelled_sides(rows: pl.DataFrame, flag: str) -> SideBias | None:

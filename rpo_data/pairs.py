@@ -13,16 +13,7 @@ import pyarrow as pa
 from rpo_data.check import Refusal, check_batch, row_ids, sides
 from rpo_data.errors import LogError
 from rpo_data.read import Fault, Record, read_records
-from rpo_data.row_table import (
-    Kept,
-    open_rejects,
-    open_rows,
-    rejects_table,
-    rows_schema,
-    rows_table,
-    take_rows,
-    write_batch,
-)  # noqa: F401
+from rpo_data.row_table import Kept, rejects_table, rows_schema, rows_table, write_batch
 from rpo_data.schemas.tables import REJECTS
 from rpo_data.shapes import Row, Shape, ShapeError, claiming_shapes, get_shape, map_columns, read_rows, shapes
 from rpo_data.shapes.base import kind
@@ -136,22 +127,46 @@ def collect_rows(
         for source in sources:
             count = RecordCounts(source.name)
             counts.append(count)
-            for batch in _batches(source, reading, left, dimension, count):
-                kept = _check(source, batch, reading, count)
+            for kept, faults in judged_rows(source, reading, count, limit=left, dimension=dimension):
                 write_batch(rows, rows_table(source.name, kept, schema))
-                write_batch(rejects, rejects_table(source.name, batch.faults))
+                write_batch(rejects, rejects_table(source.name, faults))
                 if progress:
                     progress(sum(c.read for c in counts), 0)
-            left = None if left is None else left - count.read
+            left = None if left is None else max(left - count.read, 0)
     return counts
 
 
+def judged_rows(
+    source: Source,
+    reading: Reading,
+    count: RecordCounts,
+    *,
+    limit: int | None = None,
+    items: Iterator[Record | Fault] | None = None,
+    dimension: list[int] | None = None,
+) -> Iterator[tuple[list[Kept], list[Fault]]]:
+    """The rows of a source that stay and the faults, batch by batch; `count` is kept up to date.
+
+    Args:
+        source: where the records are.
+        reading: how to read them.
+        count: is added to.
+        limit: read this many records at most.
+        items: these records instead of all of the source.
+        dimension: of the user's own vectors, over several sources.
+
+    Raises:
+        LogError: two shapes claim the source; a file or Hub dataset cannot be opened.
+        RecipeError: there is no shape of that name.
+    """
+    records = islice(read_records(source) if items is None else items, limit)
+    for batch in _batches(source, reading, records, [] if dimension is None else dimension, count):
+        yield _check(source, batch, reading, count), batch.faults
+
+
 def _batches(
-    source: Source, reading: Reading, limit: int | None, dimension: list[int], count: RecordCounts
+    source: Source, reading: Reading, items: Iterator[Record | Fault], dimension: list[int], count: RecordCounts
 ) -> Iterator[_Batch]:
-    if limit is not None and limit <= 0:
-        return
-    items = islice(read_records(source), limit)
     head = list(islice(items, _PEEK))
     mapping = {**source.columns, **reading.columns}
     named = source.shape if reading.shape == "auto" and source.shape else reading.shape

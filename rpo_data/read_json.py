@@ -36,12 +36,12 @@ def _lines(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
         if len(line) >= MAX_RECORD_BYTES and not line.endswith(b"\n"):
             while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
                 pass
-            yield _too_long(source, number, line)
+            yield too_long(source, number, line)
             continue
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
-            yield _record(source, number, line.rstrip(b"\r\n"))
+            yield json_record(source, number, line.rstrip(b"\r\n"))
 
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\\n]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
@@ -56,9 +56,9 @@ def _values(source: Source, stream: BinaryIO) -> Iterator[Record | Fault]:
     """
     for number, text in enumerate(_pieces(stream), start=1):
         if len(text) > MAX_RECORD_BYTES:
-            yield _too_long(source, number, text)
+            yield too_long(source, number, text)
         else:
-            yield _record(source, number, text)
+            yield json_record(source, number, text)
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
@@ -105,7 +105,8 @@ def _scalars(gap: bytes) -> Iterator[bytes]:
     return (match.group() for match in _SCALAR.finditer(gap.removeprefix(b"\xef\xbb\xbf")))
 
 
-def _record(source: Source, number: int, line: bytes) -> Record | Fault:
+def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
+    """The record of one line or value, or why it is none."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,7 +125,8 @@ def _record(source: Source, number: int, line: bytes) -> Record | Fault:
     return Record(number, data, text)
 
 
-def _too_long(source: Source, number: int, line: bytes) -> Fault:
+def too_long(source: Source, number: int, line: bytes) -> Fault:
+    """The fault of a line or value that is longer than any record."""
     message = (
         f"{source.name}:{number}: longer than {MAX_RECORD_BYTES // 2**20} MiB without a line end: "
         "write one record a line (JSON lines)"

@@ -17,7 +17,9 @@ def folder_readme(manifest: Manifest) -> str:
         f"| {s.rows_kept:,} |"
         for s in manifest.sources
     )
-    left_out = "\n".join(f"| {code} | {number:,} | {RULES[code].reason} |" for code, number in manifest.left_out.items())
+    left_out = "\n".join(
+        f"| {code} | {number:,} | {RULES[code].reason} |" for code, number in manifest.left_out.items()
+    )
     warnings = "".join(f"- {warning}\n" for warning in manifest.warnings)
     masked = ", ".join(f"{number:,} {reason}" for reason, number in quality.masked_cells.items() if number) or "none"
     return f"""# Mined contrast dataset

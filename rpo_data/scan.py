@@ -182,8 +182,8 @@ def _batch(source: Source, texts: pl.DataFrame, rest: list[tuple[int, bytes]]) -
 
 def _exact(source: Source, number: int, line: bytes) -> Record | Fault:
     if len(line) > MAX_RECORD_BYTES or (len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n")):
-        return read_json._too_long(source, number, line)
-    return read_json._record(source, number, line.rstrip(b"\r\n"))
+        return read_json.too_long(source, number, line)
+    return read_json.json_record(source, number, line.rstrip(b"\r\n"))
 
 
 # -- what is plain ------------------------------------------------------------------------------------------------------

@@ -86,7 +86,6 @@ class Manifest(_Model):
 
     moved_to_test      prompts that are test only because they belong to a test prompt (near-duplicate, same dialogue)
     previous           content hash of the manifest whose split was kept, if one was
-    evaluation_sets    name -> content hash of the evaluation sets that the rows were compared with
     """
 
     format_version: int
@@ -103,7 +102,6 @@ class Manifest(_Model):
     splits: dict[str, SplitInfo]
     moved_to_test: int
     previous: str | None = None
-    evaluation_sets: dict[str, str] = {}
     quality: Quality
     warnings: list[str]
     tables: dict[str, str]

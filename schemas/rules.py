@@ -67,11 +67,23 @@ RULES: dict[str, Rule] = {
     "conflict": Rule("MAJOR", "the same two responses to the same prompt are judged both ways"),
     "cycle": Rule("MAJOR", "the judgements of one prompt go in a circle"),
     "near_conflict": Rule("MAJOR", "the same two responses to a near-identical prompt are judged the other way"),
-    "contamination": Rule("MAJOR", "the row overlaps with an evaluation set", switch=True),
     "bridges_splits": Rule("MINOR", "the prompt belongs to train and to test prompts of the previous build"),
     "no_contrast": Rule("MINOR", "contradicted, and so is every row it could share a group with"),
     "duplicate": Rule("MINOR", "the same row stands earlier in the logs: merged into that one"),
     "near_duplicate": Rule("MINOR", "nearly the same row stands earlier in the logs: merged into that one"),
+    # what only lint reports
+    "type_changes": Rule("MINOR", "a column holds values of different JSON types"),
+    "text_both_sides": Rule("MINOR", "one response is chosen here and rejected there: legitimate across prompts"),
+    "length_bias": Rule("MINOR", "the length of a response tells which one is better"),
+    "label_imbalance": Rule("MINOR", "liked or disliked responses are rare"),
+    "refusals": Rule("MINOR", "refusals stand more often on one side"),
+    "markdown": Rule("MINOR", "markdown stands more often on one side"),
+    "prompt_echo": Rule("MINOR", "responses that repeat the question stand more often on one side"),
+    "source_bias": Rule("MINOR", "in one file or for one annotator longer responses win much more or less often"),
+    "personal_data": Rule("MINOR", "a text holds e-mail, phone, IP or card numbers, or keys: --redact replaces them"),
+    "mixed_languages": Rule("MINOR", "the prompts are in several languages: --detect-language keeps groups apart"),
+    "contamination": Rule("MAJOR", "a text shares a run of 13 words with an evaluation set"),
+    # rows merged into others
     "semantic_duplicate": Rule("MINOR", "a row whose prompt means the same stands earlier: merged into that one"),
 }
 

@@ -144,8 +144,11 @@ def test_tool_calls_come_back_as_they_were(write_lines, tmp_path):
     call = [{"type": "function", "function": {"name": "f", "arguments": {"x": [1, None], "ü": {}}}}]
     record = pair(
         0,
-        prompt=[{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": call}]
-        + [{"role": "tool", "content": "1", "name": "f"}],
+        prompt=[
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": None, "tool_calls": call},
+            {"role": "tool", "content": "1", "name": "f"},
+        ],
     )
     record |= {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
     _, rows, _ = collect(tmp_path / "out", write_lines("a.jsonl", [record]))

@@ -1,0 +1,208 @@
+"""What `lint` keeps of the logs: every row as a few numbers, every fault as a count with its first examples.
+
+Plain records of JSON-lines files are measured column by column (rpo_data/scan.py), all others are read and checked one by
+one as a build does it; both give the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from rpo_data.check import sides
+from rpo_data.measures import measure
+from rpo_data.pairs import Progress, Reading, RecordCounts, judged_rows
+from rpo_data.records import Fault, Record
+from rpo_data.row_table import Kept
+from rpo_data.scan import TEXTS, plain_shape, prompt_text, response_text, scan
+from rpo_data.schemas.findings import Example
+from rpo_data.sources import Source
+
+if TYPE_CHECKING:
+    from rpo_data.contamination import Ngrams
+
+SHOWN = 160
+"""Characters of an example."""
+_ROWS = {**TEXTS, "label": pl.Boolean, "annotator": pl.String, "scored": pl.Boolean}
+
+
+@dataclass
+class Tally:
+    """How often a rule is broken, by kind where it has kinds, with the first examples."""
+
+    count: int = 0
+    details: Counter[str] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass
+class Gathered:
+    """What is left of the logs: one measured row for each row that stays, in the order of files and batches.
+
+    `rows` has the columns of `measure`, and `source`, `scored`, `language`, and `snippet`, the start of the prompt.
+    """
+
+    rows: pl.DataFrame
+    tallies: dict[str, Tally]
+    counts: list[RecordCounts]
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What is looked for in the texts while they pass; `examples` of each rule are kept."""
+
+    personal: bool = True
+    language: bool = True
+    evaluation: "Ngrams | None" = None
+    examples: int = 3
+
+
+def gather(
+    sources: Sequence[Source],
+    reading: Reading,
+    looking: Looking,
+    *,
+    limit: int | None = None,
+    exact: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Gathered:
+    """Read all sources, in this order.
+
+    Args:
+        sources: where the records are.
+        reading: how to read them.
+        looking: what to look for.
+        limit: read this many records at most, over all sources.
+        exact: leave the fast lane aside; changes nothing but the time.
+        progress: called with (records read, 0).
+
+    Raises:
+        LogError: two shapes claim a source; a file or Hub dataset cannot be opened.
+        RecipeError: there is no shape of that name.
+    """
+    parts: list[pl.DataFrame] = [_measured(_empty(), "", looking, {})]
+    tallies: dict[str, Tally] = {}
+    counts: list[RecordCounts] = []
+    for source in sources:
+        count = RecordCounts(source.name)
+        counts.append(count)
+        plain = None if exact or limit is not None or reading.columns else plain_shape(source, reading.shape)
+        items = None if plain is None else _suspects(source, plain, reading, looking, count, parts, tallies)
+        for kept, faults in judged_rows(source, reading, count, limit=limit, items=items):
+            parts.append(_measured(_texts(kept), source.name, looking, tallies))
+            for fault in faults:
+                _note(tallies, looking, fault.code, source.name, fault.line, fault.message, fault.raw)
+            progress(sum(c.read for c in counts), 0)
+        limit = None if limit is None else max(limit - count.read, 0)
+    return Gathered(pl.concat(parts), tallies, counts)
+
+
+def _suspects(
+    source: Source,
+    shape: str,
+    reading: Reading,
+    looking: Looking,
+    count: RecordCounts,
+    parts: list[pl.DataFrame],
+    tallies: dict[str, Tally],
+) -> Iterator[Record | Fault]:
+    """The records that the fast lane leaves to the exact one; the plain ones are measured on the way."""
+    columns = ("chosen", "rejected") if shape == "hh" else ("prompt", "chosen", "rejected")
+    for batch in scan(source, reading.shape) or ():
+        found = batch.texts.height
+        parts.append(_measured(batch.texts, source.name, looking, tallies))
+        count.read, count.used, count.rows = count.read + found, count.used + found, count.rows + found
+        if found:
+            count.shapes[shape] = count.shapes.get(shape, 0) + found
+            for column in columns:
+                seen = count.types.setdefault(column, {})
+                seen["text"] = seen.get("text", 0) + found
+        yield from batch.suspects
+
+
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(schema=_ROWS)
+
+
+def _texts(kept: list[Kept]) -> pl.DataFrame:
+    """Rows of the exact lane in the form of the fast one."""
+    rows = []
+    for item in kept:
+        prompt, chosen, *rejected = sides(item.row)
+        rows.append(
+            {
+                "line": item.record.line,
+                "kind": "tie" if getattr(item.row, "tie", False) else "pair" if rejected else "response",
+                "prompt": prompt_text(prompt),
+                "chosen": response_text(chosen),
+                "rejected": response_text(rejected[0]) if rejected else None,
+                "label": getattr(item.row, "label", None),
+                "annotator": item.row.annotator,
+                "scored": getattr(item.row, "score", None) is not None or getattr(item.row, "rank", None) is not None,
+            }
+        )
+    return pl.DataFrame(rows, schema=_ROWS)
+
+
+def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> pl.DataFrame:
+    """Measure a batch, and look for what is looked for in its texts."""
+    missing = {name: kind for name, kind in _ROWS.items() if name not in texts.columns}
+    texts = texts.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in missing.items())
+    language = pl.lit(None, dtype=pl.String)
+    if looking.personal and texts.height:
+        _look_for_personal(texts, source, looking, tallies)
+    if looking.evaluation is not None and texts.height:
+        _look_for_overlap(texts, source, looking, tallies)
+    if looking.language and texts.height:
+        from rpo_data.language import languages
+
+        question = texts["prompt"].str.split("\n\nHuman: ").list.last()
+        language = pl.lit(languages(question.fill_null("")).cast(pl.String))
+    return measure(texts).with_columns(
+        texts["scored"].fill_null(False),
+        texts["prompt"].str.strip_chars().str.slice(0, SHOWN).alias("snippet"),
+        source=pl.lit(source),
+        language=language,
+    )
+
+
+def _look_for_personal(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> None:
+    from rpo_data.personal import find_personal
+
+    found = sum(find_personal(texts[side].fill_null("")) > 0 for side in ("prompt", "chosen", "rejected"))
+    assert isinstance(found, pl.DataFrame)
+    counts = found.select(pl.all() > 0)
+    hits = counts.select(pl.any_horizontal(pl.all())).to_series()
+    tally = tallies.setdefault("personal_data", Tally())
+    tally.details.update({name: int(counts[name].sum()) for name in counts.columns if counts[name].any()})
+    for place in hits.arg_true():
+        kinds = ", ".join(name for name in counts.columns if counts[name][place])
+        _note(tallies, looking, "personal_data", source, texts["line"][place], f"holds {kinds}", texts["prompt"][place])
+
+
+def _look_for_overlap(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> None:
+    from rpo_data.contamination import ngram_overlap
+
+    assert looking.evaluation is not None
+    overlap = ngram_overlap(texts["prompt"], looking.evaluation)
+    for place in (overlap["evaluation"].fill_null(-1) >= 0).arg_true():
+        share, number = overlap["share"][place], overlap["evaluation"][place]
+        message = f"shares {share:.0%} of the word runs of evaluation text {number + 1}"
+        _note(tallies, looking, "contamination", source, texts["line"][place], message, texts["prompt"][place])
+
+
+def _note(
+    tallies: dict[str, Tally], looking: Looking, code: str, file: str, line: int, message: str, text: str
+) -> None:
+    tally = tallies.setdefault(code, Tally())
+    tally.count += 1
+    if len(tally.examples) < looking.examples:
+        tally.examples.append(Example(file=file, line=line, message=printable(message), text=printable(text[:SHOWN])))
+
+
+def printable(text: str) -> str:
+    """A text that a terminal and a JSON file can hold: control characters and halves of surrogate pairs are escaped."""
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
