@@ -174,3 +174,13 @@ except RecipeError as error:
 """
     done = run_with_package(tmp_path, module, code)
     assert sentence in done.stdout
+
+
+def test_the_page_lists_every_shape():
+    from pathlib import Path
+
+    from rpo_data.shapes import shapes
+
+    page = (Path(__file__).parents[3] / "docs" / "shapes.md").read_text()
+    for shape in shapes().values():
+        assert f"| `{shape.name}` | {shape.title} | {shape.gives} |" in page
