@@ -176,8 +176,8 @@ def _drop_collapsed(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[
     places, gone = ids["position"].to_numpy().astype(np.int64), []
     for start in range(0, len(places), 1000):
         part = take_rows(rows.select(["prompt", "chosen", "rejected"]), places[start : start + 1000])
-        sides = (part[side].to_pylist() for side in ("prompt", "chosen", "rejected"))
-        gone.append(collapsed_pairs(*sides, tokenizer, recipe.max_length).identical)
+        prompts, chosen, rejected = (part[side].to_pylist() for side in ("prompt", "chosen", "rejected"))
+        gone.append(collapsed_pairs(prompts, chosen, rejected, tokenizer, recipe.max_length).identical)
     collapsed = pl.Series(np.concatenate([*gone, np.empty(0, dtype=bool)])) & (ids["kind"] == "pair")
     sentence = f"chosen and rejected are the same text within {recipe.max_length} tokens: raise max_length or drop it"
     return ids.filter(~collapsed), [left_out(ids.filter(collapsed), "collapsed", sentence)]

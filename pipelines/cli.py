@@ -49,7 +49,7 @@ def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             annotation=Annotated[
                 bool | None if field.annotation is bool else str | None,
                 typer.Option(
-                    help=field.description + _default(field),
+                    help=(field.description or "") + _default(field),
                     metavar=_metavar(field.annotation),
                     rich_help_panel="Recipe keys (over those of --recipe; defaults in brackets)",
                 ),

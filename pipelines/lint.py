@@ -192,7 +192,7 @@ def _of_rows(found: Gathered, examples: int) -> list[Finding]:
         findings.append(_finding("text_both_sides", int(both), None, "text", Tally()))
     languages = rows["language"].drop_nulls().value_counts(sort=True)
     second = languages["count"][1] if languages.height > 1 else 0
-    if languages.height and second >= 0.02 * languages["count"].sum():
+    if languages.height and second >= 0.02 * int(languages["count"].sum()):
         tally = Tally(details=dict(languages.head(5).rows()))  # type: ignore[arg-type]
         others = int(languages["count"].sum() - languages["count"][0])
         findings.append(_finding("mixed_languages", others, rows.height, "row", tally))
@@ -316,7 +316,7 @@ def _evaluation_index(files: Sequence[str | Path]) -> Any:
     records = [item.data for source in find_sources(files) for item in read_records(source) if isinstance(item, Record)]
     if not records:
         raise LogError(f"no record in the evaluation sets {', '.join(map(str, files))}: check the files")
-    return index_ngrams(evaluation_texts(records))
+    return index_ngrams(pl.Series(evaluation_texts(records), dtype=pl.String))
 
 
 def _summary(found: Gathered, number: int) -> FileSummary:

@@ -161,7 +161,7 @@ def _phi(both: int, first: int, second: int, neither: int) -> float:
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
     excess = both * neither - first * second
     if excess > 0:
-        excess = max(excess - (both + first + second + neither) / 2, 0)
+        excess = max(excess - (both + first + second + neither) / 2, 0)  # type: ignore[assignment]
     return excess / sqrt(product) if product else 0.0
 
 

@@ -131,7 +131,7 @@ def _measure(row: Row) -> dict[str, Any]:
         "prompt_characters": _characters(prompt),
         "shorter_response": min(lengths),
         "longer_response": max(lengths),
-        "responses_differ": len(answers) == 1 or row.tie or stripped(answers[0]) != stripped(answers[1]),
+        "responses_differ": isinstance(row, Response) or row.tie or stripped(answers[0]) != stripped(answers[1]),
         "numbers_finite": all(math.isfinite(getattr(row, column, None) or 0) for column in _NUMBERS),
         "weight_positive": row.weight is None or 0 < row.weight < math.inf,
         "roles_in_order": not any(_disorder(prompt, answer) for answer in answers),

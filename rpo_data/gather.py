@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN = 160
 """Characters of an example."""
-_ROWS = {**TEXTS, "label": pl.Boolean, "annotator": pl.String, "scored": pl.Boolean}
+_ROWS = pl.Schema({**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean()})
 
 
 @dataclass

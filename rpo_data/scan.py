@@ -89,9 +89,9 @@ def plain_shape(source: Source, shape: str = "auto") -> str | None:
         except _TORN:
             return None
     for name, layout in _LAYOUTS.items():
-        others = (other for other in shapes().values() if other.name not in _LAYOUTS)
-        if shape == "auto" and any(set(layout.columns).issuperset(need) for other in others for need in other.needs):
-            continue  # somebody's own shape could claim such records too
+        foreign = (other for other in shapes().values() if not other.read.__module__.startswith("rpo_data."))
+        if shape == "auto" and any(set(layout.columns).issuperset(need) for other in foreign for need in other.needs):
+            continue  # somebody's own shape could claim such records too; none of ours claims texts like these
         if shape in ("auto", name):
             texts, rest = _sift(block, 1, layout)
             if texts.height > len(rest):

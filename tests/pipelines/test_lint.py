@@ -59,7 +59,7 @@ def test_flipped_labels_are_found_all_and_only_they(shared_data):
 
 def test_each_fault_of_a_small_log(write_lines):
     flipped = {"prompt": "question 3?", "chosen": "other words 3", "rejected": "good words 3"}
-    odd = [flipped, pair(1, chosen=""), {"prompt": "x"}, rows(6)[5], pair(50, chosen="mail a@example.org now")]
+    odd = [flipped, pair(1, chosen=""), {"prompt": "x"}, rows(6)[5], pair(50, chosen="mail anna.berg@mailhost.net now")]
     report = lint(write_lines("logs.jsonl", [*rows(30), *odd]), language=False)
     codes = found(report)
     assert {code: codes[code] for code in ("conflict", "empty_response", "missing_column", "duplicate", "personal_data")} == {
@@ -74,10 +74,8 @@ def test_a_cycle_and_a_type_that_changes(write_lines):
     circle = [pair(0, prompt="p", chosen=a, rejected=b) for a, b in (("a", "b"), ("b", "c"), ("c", "a"))]
     report = lint(write_lines("logs.jsonl", [*circle, pair(1, note=1), pair(2, note="x")]))
     assert found(report)["cycle"] == 1
-    assert (
-        "column 'note' holds number 1, text 1"
-        in [f for f in report.findings if f.code == "type_changes"][0].examples[0].text
-    )
+    (changes,) = [finding for finding in report.findings if finding.code == "type_changes"]
+    assert changes.examples[0].text == "column 'note' holds number 1, text 1"
 
 
 @pytest.mark.parametrize(("factor", "severity"), [(1, None), (3, "MAJOR")], ids=["equal", "three-times"])

@@ -24,7 +24,8 @@ ODD = [
     '{"prompt": "p", "chosen": "a", "rejected": "b", "weight": 2}',
     '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: z\\n\\nAssistant: c"}',
     '{"chosen": "\\n\\nHuman:  a \\n\\nAssistant: b", "rejected": "\\n\\nHuman:  a \\n\\nAssistant: c"}',
-    '{"chosen": "\\n\\nHuman: a\\n\\nHuman: b\\n\\nAssistant: c", "rejected": "\\n\\nHuman: a\\n\\nHuman: b\\n\\nAssistant: d"}',
+    '{"chosen": "\\n\\nHuman: a\\n\\nHuman: b\\n\\nAssistant: c", '
+    '"rejected": "\\n\\nHuman: a\\n\\nHuman: b\\n\\nAssistant: d"}',
 ]  # fmt: skip
 
 
