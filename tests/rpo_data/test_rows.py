@@ -1,4 +1,4 @@
-"""Duplicates, contradictions and splits, on small tables where the answer can be read off."""
+"""Identities and exact duplicates, on small tables where the answer can be read off."""
 
 import json
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tests_support import pair
 
-from rpo_data.pairs import collect_rows, open_rows
+from rpo_data.pairs import collect_rows
+from rpo_data.row_table import open_rows
 from rpo_data.rows import identities, merge_duplicates
 from rpo_data.sources import find_sources
 

@@ -82,6 +82,7 @@ def test_a_broken_first_line_costs_only_itself(tmp_path):
         (b"PAR1 and no more", ["corrupt_file"]),
         (b"just words\n", ["broken_json"]),
     ],
+    ids=["nothing", "blank", "gzip", "parquet", "words"],
 )
 def test_what_is_no_log_is_a_fault(content, codes, tmp_path):
     _, items = items_of(content, tmp_path)
