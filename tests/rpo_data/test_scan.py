@@ -17,7 +17,7 @@ HH = [
 ]
 PREFERENCE = ['{"prompt": "why?", "chosen": "so", "rejected": "no"}', '{"prompt":"q","rejected":"r","chosen":"c"}']
 ODD = [
-    "", "   ", "{", "[]", "null", '{"chosen": "x"}', '{"chosen": 1, "rejected": "\\n\\nHuman: a\\n\\nAssistant: b"}',
+    "", "   ", "{", "null", '{"chosen": "x"}', '{"chosen": 1, "rejected": "\\n\\nHuman: a\\n\\nAssistant: b"}',
     '{"prompt": "p", "chosen": "", "rejected": "r"}', '{"prompt": " ", "chosen": "c", "rejected": "r"}',
     '{"prompt": "p", "chosen": "same", "rejected": " same "}', '{"prompt": "p", "chosen": "a\\u0000", "rejected": "b"}',
     '{"prompt": "p", "chosen": "\\ud800", "rejected": "b"}', '{"prompt": "p", "prompt": "q", "chosen": "a", "rejected": "b"}',
@@ -50,7 +50,7 @@ def by_both_lanes(path, chunk_bytes):
 @given(
     st.lists(st.sampled_from(ODD), max_size=6),
     st.sampled_from([HH, PREFERENCE]),
-    st.integers(6, 20),
+    st.integers(8, 20),
     st.randoms(),
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),

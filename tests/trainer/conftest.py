@@ -48,6 +48,7 @@ def pair_row(number: int, prompt: str, chosen: str, rejected: str) -> dict:
         "rejected": [message("assistant", rejected)],
         "score_chosen": None,
         "score_rejected": None,
+        "strength": None,
         "weight": 1.0,
         "annotator": None,
         "language": None,
