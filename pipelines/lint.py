@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -12,12 +13,14 @@ from rich.text import Text
 
 from rpo_data import bias
 from rpo_data.conflicts import find_conflicts, find_cycles
+from rpo_data.contamination import embedding_overlap, evaluation_texts, index_ngrams
+from rpo_data.embed import load_embedder, render_prompt
 from rpo_data.errors import LogError
 from rpo_data.gather import Gathered, Looking, Tally, gather, printable
 from rpo_data.measures import exact_duplicates
 from rpo_data.pairs import Reading
-from rpo_data.pipelines.checking import Track, read_and_check
-from rpo_data.pipelines.prompts import embed_and_split
+from rpo_data.pipelines.checking import Checked, Track, read_and_check
+from rpo_data.pipelines.prompts import Prompts, embed_and_split
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.read import read_records
 from rpo_data.records import Record
@@ -25,6 +28,7 @@ from rpo_data.schemas.findings import Bias, Example, FileSummary, Finding, Findi
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.rules import RULES, Severity
 from rpo_data.sources import find_sources
+from rpo_data.vectors import cache_key, embed_texts
 
 MAJOR_SHARE = 0.05
 """A MINOR rule about records or rows becomes MAJOR where this share of them breaks it."""
@@ -74,12 +78,13 @@ def lint(
     recipe, ignored = recipe or Recipe(), list[str]()
     sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs, ignored)
     reading = Reading(shape=recipe.format, columns=recipe.columns, ignore=recipe.ignore)
-    looking = Looking(personal, language, _evaluation_index(evaluation), examples)
+    held_out = _evaluation_texts(evaluation)
+    looking = Looking(personal, language, index_ngrams(pl.Series(held_out)) if held_out else None, examples)
     found = gather(sources, reading, looking, limit=limit, exact=exact, progress=partial(track, "read"))
     figures = _bias(found.rows)
     findings = [*_tallied(found), *_of_rows(found, examples), *_type_changes(found), *_bias_findings(figures, found)]
     if near or semantic or recipe.tokenizer:
-        findings += _deep(logs, recipe, near, semantic, limit, examples, cache_folder(cache_dir), track)
+        findings += _deep(logs, recipe, near, semantic, held_out, limit, examples, cache_folder(cache_dir), track)
     order = {code: place for place, code in enumerate(RULES)}
     shown = [finding for finding in findings if finding.code not in off]
     shown.sort(key=lambda finding: (finding.severity != "MAJOR", order[finding.code]))
@@ -238,6 +243,7 @@ def _bias(rows: pl.DataFrame) -> Bias:
     pairs = rows.filter(pl.col("kind") == "pair")
     labelled = rows.filter(pl.col("label").is_not_null())
     liked = bias.rate(int(labelled["label"].sum()), labelled.height) if labelled.height else None
+    placed = pairs["first_wins"].drop_nulls()
     sums = bias.length_sums(pairs).row(0, named=True)
     groups = []
     for by, column in (("file", "source"), ("annotator", "annotator")):
@@ -254,6 +260,7 @@ def _bias(rows: pl.DataFrame) -> Bias:
         markdown=of(sides, "markdown"),
         prompt_echo=of(sides, "echo"),
         liked=liked,
+        first_wins=bias.rate(int(placed.sum()), len(placed)) if len(placed) else None,
         groups=tuple(groups),
     )
 
@@ -279,6 +286,11 @@ def _bias_findings(figures: Bias, found: Gathered) -> list[Finding]:
     if figures.liked and (severity := bias.label_severity(figures.liked)):
         message = f"{figures.liked.share:.1%} of {figures.liked.of:,} labelled responses are liked"
         findings.append(_finding("label_imbalance", figures.liked.of, None, "row", Tally(), message, severity))
+    if figures.first_wins and (severity := bias.half_severity(figures.first_wins)):
+        message = (
+            f"the first response of the record wins {figures.first_wins.share:.1%} of {figures.first_wins.of:,} pairs"
+        )
+        findings.append(_finding("position_bias", figures.first_wins.of, None, "row", Tally(), message, severity))
     for group in figures.groups:
         shares = f"the longer response wins {group.here.share:.0%}, elsewhere {group.elsewhere.share:.0%}"
         message = f"{group.by} {printable(group.group)}: {shares}"
@@ -287,36 +299,68 @@ def _bias_findings(figures: Bias, found: Gathered) -> list[Finding]:
 
 
 def _deep(
-    logs: Any, recipe: Recipe, near: bool, semantic: bool, limit: int | None, examples: int, cache: Path, track: Track
+    logs: Any,
+    recipe: Recipe,
+    near: bool,
+    semantic: bool,
+    evaluation: Sequence[str],
+    limit: int | None,
+    examples: int,
+    cache: Path,
+    track: Track,
 ) -> list[Finding]:
     """What a build would leave out for nearness, meaning or truncation: its own stages say so."""
     kind = "semantic" if semantic else "near" if near else "exact"
     settings = recipe.model_copy(update={"duplicates": kind})
     checked = read_and_check(logs, settings, limit=limit, cache=cache, track=track)
     rows = len(checked.ids)
+    overlaps = []
     if semantic:
         settings = settings.model_copy(update={"test_fraction": 0.0})
-        checked, _ = embed_and_split(
+        checked, prompts = embed_and_split(
             checked, settings, cache=cache, batch_size=1024, say=lambda line: None, track=track
         )
+        overlaps = _same_meaning(checked, prompts, settings, evaluation, cache, examples)
     findings = []
     for code in _DEEP:
         told = [sentence for reason in checked.left_out if reason.code == code for sentence in reason.sentence]
         if told:
             tally = Tally(examples=[_of_sentence(sentence) for sentence in told[:examples]])
             findings.append(_finding(code, len(told), max(rows, len(told)), "row", tally))
-    return findings
+    return findings + overlaps
 
 
-def _evaluation_index(files: Sequence[str | Path]) -> Any:
+def _same_meaning(
+    checked: Checked, prompts: Prompts, recipe: Recipe, evaluation: Sequence[str], cache: Path, examples: int
+) -> list[Finding]:
+    """Prompts that mean what a text of an evaluation set means: cosine from `duplicate_score` on."""
+    if not evaluation or recipe.embedder.startswith("column:"):
+        return []
+    embedder = load_embedder(
+        recipe.embedder, device=recipe.device, dtype=recipe.dtype, prompt_prefix=recipe.prompt_prefix
+    )
+    folder = cache / "vectors" / cache_key(embedder, recipe.prompt_prefix)
+    rendered = [render_prompt([{"role": "user", "content": text}], recipe.embed_text) for text in evaluation]
+    vectors, _ = embed_texts(rendered, embedder, folder, batch_size=1024)
+    nearest, score = embedding_overlap(prompts.vectors, vectors, recipe.duplicate_score)
+    hits = np.flatnonzero(nearest >= 0)
+    firsts = checked.ids.group_by("prompt_id", maintain_order=True).first()
+    tally = Tally()
+    for place in hits[:examples]:
+        row = firsts.row(int(place), named=True)
+        text = f"the prompt has cosine {score[place]:.3f} with evaluation text {nearest[place] + 1}"
+        tally.examples.append(Example(file=row["source"], line=row["source_row"], message=text, text=text))
+    message = f"prompts that mean the same as a text of an evaluation set (cosine from {recipe.duplicate_score})"
+    return [_finding("contamination", len(hits), len(prompts.ids), "text", tally, message)] if len(hits) else []
+
+
+def _evaluation_texts(files: Sequence[str | Path]) -> list[str]:
     if not files:
-        return None
-    from rpo_data.contamination import evaluation_texts, index_ngrams
-
+        return []
     records = [item.data for source in find_sources(files) for item in read_records(source) if isinstance(item, Record)]
     if not records:
         raise LogError(f"no record in the evaluation sets {', '.join(map(str, files))}: check the files")
-    return index_ngrams(pl.Series(evaluation_texts(records), dtype=pl.String))
+    return evaluation_texts(records)
 
 
 def _summary(found: Gathered, number: int) -> FileSummary:

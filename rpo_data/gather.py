@@ -7,7 +7,7 @@ one as a build does it; both give the same.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -18,14 +18,21 @@ from rpo_data.records import Fault, Record
 from rpo_data.row_table import Kept
 from rpo_data.scan import TEXTS, plain_shape, prompt_text, response_text, scan
 from rpo_data.schemas.findings import Example
+from rpo_data.shapes import claiming_shapes
 from rpo_data.sources import Source
 
 if TYPE_CHECKING:
     from rpo_data.contamination import Ngrams
 
+A_OR_B = frozenset(
+    {"arena", "helpsteer_preference", "llmbar", "pandalm", "safe_rlhf", "shp", "summarize", "tulu_human_eval", "webgpt"}
+)
+"""Shapes whose two responses have a place of their own in the record: A before B, 0 before 1."""
 SHOWN = 160
 """Characters of an example."""
-_ROWS = pl.Schema({**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean()})
+_ROWS = pl.Schema(
+    {**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean(), "first_wins": pl.Boolean()}
+)
 
 
 @dataclass
@@ -140,10 +147,33 @@ def _texts(kept: list[Kept]) -> pl.DataFrame:
                 "rejected": response_text(rejected[0]) if rejected else None,
                 "label": getattr(item.row, "label", None),
                 "annotator": item.row.annotator,
+                "first_wins": _first_wins(item) if rejected else None,
                 "scored": getattr(item.row, "score", None) is not None or getattr(item.row, "rank", None) is not None,
             }
         )
     return pl.DataFrame(rows, schema=_ROWS)
+
+
+def _first_wins(item: Kept) -> bool | None:
+    """Whether the better response stands first in the record; None where a place says nothing (see `A_OR_B`) or in a tie."""
+    _, chosen, rejected = sides(item.row)
+    if getattr(item.row, "tie", False) or not set(claiming_shapes(item.record.data)) & A_OR_B:
+        return None
+    texts = list(_strings(item.record.data))
+    at = [
+        next((n for n, text in enumerate(texts) if (s[-1].get("content") or "") in text), -1)
+        for s in (chosen, rejected)
+    ]
+    return None if at[0] == at[1] or min(at) < 0 else at[0] < at[1]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts of a record, in its order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
 
 
 def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> pl.DataFrame:
@@ -162,6 +192,7 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
         language = pl.lit(languages(question.fill_null("")).cast(pl.String))
     return measure(texts).with_columns(
         texts["scored"].fill_null(False),
+        texts["first_wins"],
         texts["prompt"].str.strip_chars().str.slice(0, SHOWN).alias("snippet"),
         source=pl.lit(source),
         language=language,

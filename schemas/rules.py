@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "refusals": Rule("MINOR", "refusals stand more often on one side"),
     "markdown": Rule("MINOR", "markdown stands more often on one side"),
     "prompt_echo": Rule("MINOR", "responses that repeat the question stand more often on one side"),
+    "position_bias": Rule("MINOR", "the response that stands first in the record wins more or less often than half"),
     "source_bias": Rule("MINOR", "in one file or for one annotator longer responses win much more or less often"),
     "personal_data": Rule("MINOR", "a text holds e-mail, phone, IP or card numbers, or keys: --redact replaces them"),
     "mixed_languages": Rule("MINOR", "the prompts are in several languages: --detect-language keeps groups apart"),

@@ -120,6 +120,22 @@ def test_overlap_with_an_evaluation_set(write_lines):
     assert report.verdict == "MAJOR"
 
 
+def test_overlap_in_meaning_with_an_evaluation_set(write_lines, tmp_path):
+    logs = write_lines("logs.jsonl", [*rows(5), pair(0, prompt="How do I bake bread?")])
+    test_set = write_lines("eval.jsonl", [{"question": "How do I bake bread ?"}])
+    recipe = Recipe(embedder="static", duplicate_score=0.95)
+    report = lint(logs, recipe, semantic=True, evaluation=[test_set], cache_dir=tmp_path)
+    assert found(report)["contamination"] == 1
+
+
+def test_position_bias_where_a_shape_has_places(write_lines):
+    record = {"input": "q", "output_1": "first answer", "output_2": "second answer", "label": 1}
+    report = lint(write_lines("logs.jsonl", [record | {"input": f"q {n}"} for n in range(40)]), language=False)
+    assert (report.bias.first_wins.count, report.bias.first_wins.of) == (40, 40)
+    assert "position_bias" in found(report)
+    assert lint(write_lines("pairs.jsonl", rows(40)), language=False).bias.first_wins is None
+
+
 def test_texts_cannot_break_the_table(write_lines):
     path = write_lines("logs.jsonl", [*rows(3), pair(1, chosen="", prompt="[red]\x1b[31m[/nothing]")])
     out = Console(file=StringIO(), width=200)
