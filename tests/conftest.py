@@ -12,6 +12,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallel workers that each use all cores wait for each other
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # the machine is shared: time says nothing
+settings.load_profile("shared")
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests" / "support"))  # tests_support, for every folder below
