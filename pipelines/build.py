@@ -43,6 +43,7 @@ def build(
     *,
     limit: int | None = None,
     previous: str | Path | None = None,
+    evaluation: Sequence[str | Path] = (),
     cache_dir: str | Path | None = None,
     batch_size: int = 1024,
     say: Say = lambda line: None,
@@ -56,6 +57,7 @@ def build(
         recipe: the settings; defaults where not given.
         limit: read this many records at most.
         previous: a dataset of ours whose test prompts stay test prompts and train prompts stay train prompts.
+        evaluation: files of evaluation sets; rows whose prompt overlaps with one are left out.
         cache_dir: of vectors and finished stages; $XDG_CACHE_HOME/rpo-data where not given.
         batch_size: prompts embedded between two writes to the cache; changes no bit of the result.
         say: called with a line on what a stage found.
@@ -67,7 +69,7 @@ def build(
     started, recipe, out, cache = time.time(), recipe or Recipe(), Path(out).resolve(), cache_folder(cache_dir)
     check_replaceable(out)
 
-    checked = read_and_check(logs, recipe, limit=limit, cache=cache, say=say, track=track)
+    checked = read_and_check(logs, recipe, limit=limit, cache=cache, evaluation=evaluation, say=say, track=track)
     checked, prompts = embed_and_split(
         checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track, previous=previous
     )

@@ -14,13 +14,15 @@ import pyarrow as pa
 from rpo_data.annotators import merge_annotators
 from rpo_data.collapsed import collapsed_pairs
 from rpo_data.conflicts import resolve
+from rpo_data.contamination import evaluation_texts, index_ngrams, ngram_overlap
 from rpo_data.duplicates import decide
 from rpo_data.errors import LogError, RecipeError
 from rpo_data.minhash import jaccard_pairs, near_texts
 from rpo_data.pairing import pair_responses, paired_rows
 from rpo_data.pairs import Reading, RecordCounts, collect_rows
 from rpo_data.pipelines.store import stored_stage
-from rpo_data.read import content_hash
+from rpo_data.read import content_hash, read_records
+from rpo_data.records import Record
 from rpo_data.row_table import open_rejects, open_rows, side_texts, take_rows
 from rpo_data.rows import LeftOut, identities, left_out, merge_duplicates
 from rpo_data.schemas.manifest import SourceCounts
@@ -82,10 +84,11 @@ def read_and_check(
     *,
     limit: int | None,
     cache: Path,
+    evaluation: Sequence[str | Path] = (),
     say: Say = lambda line: None,
     track: Track = lambda stage, done, total: None,
 ) -> Checked:
-    """Stages read, check, pair, dedupe and judge.
+    """Stages read, check, pair, dedupe and judge; rows that overlap with the files of `evaluation` are left out.
 
     Raises:
         LogError: the logs cannot be found or opened, are claimed by two shapes, or hold no usable pair.
@@ -96,7 +99,7 @@ def read_and_check(
     content = [content_hash(source) for source in sources]
     folder = _read(sources, content, recipe, limit, cache, track)
     records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
-    checked = _decide(records, content, open_rows(folder), open_rejects(folder), recipe)
+    checked = _decide(records, content, open_rows(folder), open_rejects(folder), recipe, read_evaluation(evaluation))
     _tell(checked, ignored, say)
     if checked.ids.is_empty():
         raise LogError(_nothing_left(checked))
@@ -125,11 +128,17 @@ def _read(
 
 
 def _decide(
-    records: list[RecordCounts], content: list[str], rows: pa.Table, rejects: pa.Table, recipe: Recipe
+    records: list[RecordCounts],
+    content: list[str],
+    rows: pa.Table,
+    rejects: pa.Table,
+    recipe: Recipe,
+    evaluation: Sequence[str],
 ) -> Checked:
     """Everything that is decided on identities; each step leaves rows out and says why."""
     ids, merged = merge_duplicates(identities(rows))
     rows, ids, in_pairs, unpaired = _pair(rows, ids, recipe)
+    ids, contaminated = _drop_contaminated(rows, ids, evaluation)
     ids, collapsed = _drop_collapsed(rows, ids, recipe)
     ids, by_vote = merge_annotators(ids, recipe.annotators)
     ids, contradictions = resolve(ids, recipe.conflicts)
@@ -137,7 +146,7 @@ def _decide(
     is_tie = pl.col("kind") == "tie"
     ties = ids.filter(is_tie)
     told = left_out(ties, "tie", "the two responses are judged equal: none of them is better")
-    reasons = [merged, *unpaired, *collapsed, *by_vote, *contradictions, *near, told]
+    reasons = [merged, *unpaired, *contaminated, *collapsed, *by_vote, *contradictions, *near, told]
     made = Counter(rows["source"].to_pylist())
     made.subtract(take_rows(rows.select(["source"]), in_pairs)["source"].to_pylist())
     return Checked(records, content, rows, made, rejects, reasons, ids.filter(~is_tie), ties)
@@ -158,6 +167,32 @@ def _pair(
     ids, merged = merge_duplicates(identities(both).filter(is_new | pl.col("position").is_in(known)))
     in_pairs = pl.concat([pairs["win"], pairs["loss"]]).unique().sort().to_numpy().astype(np.int64)
     return both, ids, in_pairs, [*unpaired, merged]
+
+
+def read_evaluation(files: Sequence[str | Path]) -> list[str]:
+    """The texts of evaluation sets.
+
+    Raises:
+        LogError: a file cannot be read, or holds no text.
+    """
+    if not files:
+        return []
+    records = [item.data for source in find_sources(files) for item in read_records(source) if isinstance(item, Record)]
+    if not records:
+        raise LogError(f"no record in the evaluation sets {', '.join(map(str, files))}: check the files")
+    return evaluation_texts(records)
+
+
+def _drop_contaminated(
+    rows: pa.Table, ids: pl.DataFrame, evaluation: Sequence[str]
+) -> tuple[pl.DataFrame, list[LeftOut]]:
+    """Leave out rows whose prompt shares a run of words with an evaluation set."""
+    if not evaluation:
+        return ids, []
+    prompts = side_texts(rows, "prompt", ids["position"].to_numpy())
+    overlap = ngram_overlap(prompts, index_ngrams(pl.Series(evaluation)))["evaluation"].fill_null(-1) >= 0
+    sentence = "the prompt shares a run of words with an evaluation set: drop it, or build without --eval"
+    return ids.filter(~overlap), [left_out(ids.filter(overlap), "contamination", sentence)]
 
 
 def _drop_collapsed(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, list[LeftOut]]:

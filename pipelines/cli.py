@@ -94,6 +94,10 @@ def build(
         Path | None,
         typer.Option(help="Earlier dataset: its test prompts stay test prompts, its train prompts stay in train."),
     ] = None,
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option("--eval", help="File of an evaluation set: rows that overlap with it are left out."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check only; write nothing but the cache.")
     ] = False,
@@ -113,7 +117,15 @@ def build(
     settings = load_recipe(recipe, options)
     with _Progress() as track:
         if dry_run:
-            read_and_check(logs, settings, limit=limit, cache=cache_folder(cache_dir), say=_say, track=track)
+            read_and_check(
+                logs,
+                settings,
+                limit=limit,
+                cache=cache_folder(cache_dir),
+                evaluation=evaluation or (),
+                say=_say,
+                track=track,
+            )
             _say(f"dry run: {out_dir} was not written")
             return
         dataset = run(
@@ -122,6 +134,7 @@ def build(
             settings,
             limit=limit,
             previous=previous,
+            evaluation=evaluation or (),
             cache_dir=cache_dir,
             batch_size=batch_size,
             say=_say,

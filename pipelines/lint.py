@@ -13,17 +13,14 @@ from rich.text import Text
 
 from rpo_data import bias
 from rpo_data.conflicts import find_conflicts, find_cycles
-from rpo_data.contamination import embedding_overlap, evaluation_texts, index_ngrams
+from rpo_data.contamination import embedding_overlap, index_ngrams
 from rpo_data.embed import load_embedder, render_prompt
-from rpo_data.errors import LogError
 from rpo_data.gather import Gathered, Looking, Tally, gather, printable
 from rpo_data.measures import exact_duplicates
 from rpo_data.pairs import Reading
-from rpo_data.pipelines.checking import Checked, Track, read_and_check
+from rpo_data.pipelines.checking import Checked, Track, read_and_check, read_evaluation
 from rpo_data.pipelines.prompts import Prompts, embed_and_split
 from rpo_data.pipelines.store import cache_folder
-from rpo_data.read import read_records
-from rpo_data.records import Record
 from rpo_data.schemas.findings import Bias, Example, FileSummary, Finding, Findings
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.rules import RULES, Severity
@@ -78,7 +75,7 @@ def lint(
     recipe, ignored = recipe or Recipe(), list[str]()
     sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs, ignored)
     reading = Reading(shape=recipe.format, columns=recipe.columns, ignore=recipe.ignore)
-    held_out = _evaluation_texts(evaluation)
+    held_out = read_evaluation(evaluation)
     looking = Looking(personal, language, index_ngrams(pl.Series(held_out)) if held_out else None, examples)
     found = gather(sources, reading, looking, limit=limit, exact=exact, progress=partial(track, "read"))
     figures = _bias(found.rows)
@@ -352,15 +349,6 @@ def _same_meaning(
         tally.examples.append(Example(file=row["source"], line=row["source_row"], message=text, text=text))
     message = f"prompts that mean the same as a text of an evaluation set (cosine from {recipe.duplicate_score})"
     return [_finding("contamination", len(hits), len(prompts.ids), "text", tally, message)] if len(hits) else []
-
-
-def _evaluation_texts(files: Sequence[str | Path]) -> list[str]:
-    if not files:
-        return []
-    records = [item.data for source in find_sources(files) for item in read_records(source) if isinstance(item, Record)]
-    if not records:
-        raise LogError(f"no record in the evaluation sets {', '.join(map(str, files))}: check the files")
-    return evaluation_texts(records)
 
 
 def _summary(found: Gathered, number: int) -> FileSummary:

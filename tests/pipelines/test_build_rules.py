@@ -139,6 +139,14 @@ def test_turns_of_one_dialogue_stay_in_one_split(built):
     assert any("belong together" in warning for warning in data.manifest.warnings)
 
 
+def test_rows_that_overlap_with_an_evaluation_set_are_left_out(write_lines, tmp_path, cache_dir):
+    question = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    logs = write_lines("logs.jsonl", [*(pair(n) for n in range(5)), pair(9, prompt=f"please: {question}")])
+    test_set = write_lines("eval.jsonl", [{"question": question}])
+    data = build(logs, tmp_path / "out", Recipe(**FAST), cache_dir=cache_dir, evaluation=[test_set])
+    assert data.manifest.left_out == {"contamination": 1}
+
+
 def answer(text):
     return {"role": "assistant", "content": text}
 
