@@ -182,7 +182,7 @@ def _batch(source: Source, texts: pl.DataFrame, rest: list[tuple[int, bytes]]) -
 
 def _exact(source: Source, number: int, line: bytes) -> Record | Fault:
     if len(line) > MAX_RECORD_BYTES or (len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n")):
-        return read_json.too_long(source, number, line)
+        return read_json.too_long(source, number, line[:MAX_RECORD_BYTES])
     return read_json.json_record(source, number, line.rstrip(b"\r\n"))
 
 
@@ -215,10 +215,7 @@ def _sift(block: bytes, first: int, layout: _Layout) -> tuple[pl.DataFrame, list
         layout: what a plain record is.
     """
     bounds = _bounds(block)
-    lines = _lines(block, bounds)
-    plain = (
-        lines.cast(pl.String, strict=False).str.contains(_grammar(layout.columns)).fill_null(False).to_numpy().copy()
-    )
+    plain = _lines(block, bounds).str.contains(_grammar(layout.columns)).fill_null(False).to_numpy().copy()
     numbers = np.flatnonzero(plain)
     rows = _rows(_cut(block, bounds, plain), layout, len(numbers))
     plain[numbers] = rows["plain"].to_numpy()
@@ -238,11 +235,21 @@ def _bounds(block: bytes) -> np.ndarray:
 
 
 def _lines(block: bytes, bounds: np.ndarray) -> pl.Series:
-    """The bytes between the bounds as a column, nothing copied."""
+    """The texts between the bounds as a column, nothing copied; null where one is no UTF-8."""
     buffers = [None, pa.py_buffer(bounds), pa.py_buffer(block)]
     lines = pl.from_arrow(pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(bounds) - 1, buffers))
     assert isinstance(lines, pl.Series)
-    return lines
+    try:
+        return lines.cast(pl.String)
+    except pl.exceptions.ComputeError:  # one bad line fails the cast of all, also where it is not strict
+        return pl.Series([_decoded(line) for line in lines], dtype=pl.String)
+
+
+def _decoded(line: bytes) -> str | None:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _cut(block: bytes, bounds: np.ndarray, keep: np.ndarray) -> bytes:

@@ -70,6 +70,14 @@ def test_each_fault_of_a_small_log(write_lines):
     assert report.rows == 33
 
 
+def test_a_line_that_is_no_utf8_costs_only_itself(write_lines):
+    path = write_lines("logs.jsonl", rows(20))
+    path.write_bytes(path.read_bytes() + b'{"prompt": "x\xff", "chosen": "a", "rejected": "b"}\n')
+    fast, exact = (lint(path, language=False, exact=lane) for lane in (False, True))
+    assert found(fast)["invalid_utf8"] == found(exact)["invalid_utf8"] == 1
+    assert (fast.records, fast.rows) == (exact.records, exact.rows) == (21, 20)
+
+
 def test_a_cycle_and_a_type_that_changes(write_lines):
     circle = [pair(0, prompt="p", chosen=a, rejected=b) for a, b in (("a", "b"), ("b", "c"), ("c", "a"))]
     report = lint(write_lines("logs.jsonl", [*circle, pair(1, note=1), pair(2, note="x")]))
