@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from rpo_data.errors import LogError
-from rpo_data.utf8 import utf8_bytes
+from rpo_data.utf8 import mix, utf8_bytes
 
 NGRAM = 13
 MIN_WORDS = 8
@@ -210,16 +210,6 @@ def _bitmap(hashes: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(value: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3: every bit of the input moves every bit of the output."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
-
-
-@numba.njit(cache=True, nogil=True)
 def _hash_words(
     data: np.ndarray, start: int, stop: int, kinds: np.ndarray, small: np.ndarray, words: np.ndarray
 ) -> int:
@@ -235,17 +225,17 @@ def _hash_words(
         place += length
         kind = kinds[code]
         if kind != _WORD and word:
-            words[count] = _mix(word)
+            words[count] = mix(word)
             count += 1
             word = np.uint64(0)
         if kind == _WORD:
             word = (word + np.uint64(small[code]) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
             word ^= word >> np.uint64(29)
         elif kind == _ALONE:
-            words[count] = _mix(np.uint64(small[code]))
+            words[count] = mix(np.uint64(small[code]))
             count += 1
     if word:
-        words[count] = _mix(word)
+        words[count] = mix(word)
         count += 1
     return count
 
@@ -261,7 +251,7 @@ def _hash_runs(words: np.ndarray, size: int, runs: np.ndarray) -> int:
         if place >= size:
             value -= power * words[place - size]
         if place >= size - 1:
-            runs[place - size + 1] = _mix(value + np.uint64(size))
+            runs[place - size + 1] = mix(value + np.uint64(size))
     return max(len(words) - size + 1, 0)
 
 

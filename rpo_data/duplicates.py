@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from rpo_data.errors import RecipeError
+from rpo_data.utf8 import utf8_bytes
 
 CHUNK = 16384
 """Texts that one thread works on at a time."""
@@ -145,7 +146,7 @@ def exact_edges(rows: pl.DataFrame, columns: tuple[str, ...] = ("prompt", "chose
     def hash_part(start: int) -> None:
         part = slice(start, start + CHUNK)
         for column in columns:
-            _hash_texts(*utf8(fold(rows[column][part])), hashes[f"{column}0"][part], hashes[f"{column}1"][part])
+            _hash_texts(*utf8_bytes(fold(rows[column][part])), hashes[f"{column}0"][part], hashes[f"{column}1"][part])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(hash_part, range(0, rows.height, CHUNK)))
@@ -166,14 +167,6 @@ def fold(texts: pl.Series) -> pl.Series:
         mended = texts.filter(odd).str.normalize("NFKC").str.replace_all(_ODD_BLANKS, " ")
         texts = texts.scatter(odd.arg_true(), mended)
     return texts.str.to_lowercase()
-
-
-def utf8(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of all texts in a row, uint8, and where each begins and the last ends, shape (texts + 1,), int64."""
-    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(texts) + 1]
-    return np.frombuffer(data or b"", dtype=np.uint8), ends
 
 
 def graph_edges(vectors: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], threshold: float) -> Edges:

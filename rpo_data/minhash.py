@@ -25,8 +25,9 @@ import numba
 import numpy as np
 import polars as pl
 
-from rpo_data.duplicates import CHUNK, Edges, fold, utf8
+from rpo_data.duplicates import CHUNK, Edges, fold
 from rpo_data.errors import RecipeError
+from rpo_data.utf8 import mix, utf8_bytes
 
 LOWEST = 0.5
 """Below it the bands miss too many pairs."""
@@ -97,7 +98,7 @@ def _sketch(texts: pl.Series) -> _Sketches:
 
     def work(start: int) -> np.ndarray:
         part = slice(start, start + CHUNK)
-        text, ends = utf8(fold(texts[part]))
+        text, ends = utf8_bytes(fold(texts[part]))
         room = np.empty(ends[-1] - ends[0], dtype=np.uint32)
         longest = np.diff(ends).max(initial=0)
         size = sizes[1:][part]
@@ -162,16 +163,6 @@ def _jaccard(sketches: _Sketches, first: np.ndarray, second: np.ndarray) -> np.n
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(value: np.uint64) -> np.uint64:
-    """Murmur3's last step: every bit of the result depends on every bit of the value."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
-
-
-@numba.njit(cache=True, nogil=True)
 def _words(text: np.ndarray, begin: int, end: int, words: np.ndarray) -> int:
     """Hash the words of a text; in Thai to Khmer and in Han and Kana, which leave no blanks, each character is one."""
     count, inside = 0, False
@@ -193,7 +184,7 @@ def _words(text: np.ndarray, begin: int, end: int, words: np.ndarray) -> int:
             )
         blank = byte == 32 or 9 <= byte <= 13
         if inside and (blank or alone):
-            words[count] = _mix(value)
+            words[count] = mix(value)
             count += 1
             inside = False
         if not blank:
@@ -203,12 +194,12 @@ def _words(text: np.ndarray, begin: int, end: int, words: np.ndarray) -> int:
                 value = (value ^ np.uint64(text[place + step])) * np.uint64(0x100000001B3)
             inside = True
             if alone:
-                words[count] = _mix(value)
+                words[count] = mix(value)
                 count += 1
                 inside = False
         place += width
     if inside:
-        words[count] = _mix(value)
+        words[count] = mix(value)
         count += 1
     return count
 
@@ -220,7 +211,7 @@ def _shingle(words: np.ndarray, size: int, room: np.ndarray) -> int:
     for start in range(count):
         value = np.uint64(0)
         for word in words[start : start + size]:
-            value = _mix(value * np.uint64(31) + word)
+            value = mix(value * np.uint64(31) + word)
         room[start] = np.uint32(value >> np.uint64(32))
     room[:count].sort()
     different = 0
@@ -265,12 +256,12 @@ def _sketch_texts(
         _first_of_orders(shingles, multiply, add, least)
         same = np.uint64(size)
         for shingle in shingles:
-            same = _mix(same ^ np.uint64(shingle)) + np.uint64(0x9E3779B97F4A7C15)
+            same = mix(same ^ np.uint64(shingle)) + np.uint64(0x9E3779B97F4A7C15)
         identity[number] = same
         for band in range(len(bands)):
             key = np.uint64(band)
             for row in range(ROWS):
-                key = _mix(key ^ np.uint64(least[band * ROWS + row])) + np.uint64(0x9E3779B97F4A7C15)
+                key = mix(key ^ np.uint64(least[band * ROWS + row])) + np.uint64(0x9E3779B97F4A7C15)
             bands[band, number] = np.uint32(key >> np.uint64(32))
 
 

@@ -1,5 +1,6 @@
 """A column of texts as the bytes that compiled code reads."""
 
+import numba
 import numpy as np
 import polars as pl
 
@@ -16,3 +17,13 @@ def utf8_bytes(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     if len(texts):
         offsets[:] = np.frombuffer(ends, dtype=np.int64)[arrow.offset : arrow.offset + len(texts) + 1]
     return np.frombuffer(data or b"", dtype=np.uint8), offsets
+
+
+@numba.njit(cache=True, nogil=True)
+def mix(value: np.uint64) -> np.uint64:
+    """The finaliser of MurmurHash3: every bit of the input moves every bit of the output."""
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xFF51AFD7ED558CCD)
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
