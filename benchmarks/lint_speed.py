@@ -25,10 +25,14 @@ TELL = (
     "; print(seconds, peak)"
 )
 TIME = "import sys, time; began = time.perf_counter(); {run}; seconds = time.perf_counter() - began" + TELL
+LOAD = "from rpo_data import lint"
+STYLE = ("markdown", "refusals", "prompt_echo")
 RUNS = {
     "polars.read_ndjson": ("import polars", "polars.read_ndjson(sys.argv[1])"),
-    "lint, rules": ("from rpo_data import lint", "lint(sys.argv[1], personal=False, language=False)"),
-    "lint, all": ("from rpo_data import lint", "lint(sys.argv[1])"),
+    # structure, emptiness, roles, exact duplicates, contradictions, length bias, label balance
+    "lint, rules": (LOAD, f"lint(sys.argv[1], off={(*STYLE, 'personal_data', 'mixed_languages')})"),
+    "lint, and style": (LOAD, "lint(sys.argv[1], off=('personal_data', 'mixed_languages'))"),
+    "lint, all": (LOAD, "lint(sys.argv[1])"),
 }
 
 

@@ -154,12 +154,10 @@ def lint_logs(
     semantic: Annotated[
         bool, typer.Option("--semantic", help="Embed the prompts; look for contradictions and duplicates in meaning.")
     ] = False,
-    personal: Annotated[bool, typer.Option(help="Look for personal data.")] = True,
-    language: Annotated[bool, typer.Option(help="Detect languages.")] = True,
     evaluation: Annotated[
         list[str] | None, typer.Option("--eval", help="File of an evaluation set that prompts must not overlap with.")
     ] = None,
-    off: Annotated[str, typer.Option(help="Rules that are not reported: CODE,CODE.")] = "",
+    off: Annotated[str, typer.Option(help="Rules that are not looked for: CODE,CODE.")] = "",
     examples: Annotated[int, typer.Option(help="Examples shown of each finding.", min=0)] = 3,
     limit: Annotated[int | None, typer.Option(help="Read this many records at most.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -185,8 +183,6 @@ def lint_logs(
             limit=limit,
             near=near,
             semantic=semantic,
-            personal=personal,
-            language=language,
             evaluation=evaluation or (),
             off=codes,
             examples=examples,

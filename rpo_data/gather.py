@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rpo_data.check import sides
-from rpo_data.measures import measure
+from rpo_data.measures import last_question, measure
 from rpo_data.pairs import Progress, Reading, RecordCounts, judged_rows
 from rpo_data.records import Fault, Record
 from rpo_data.row_table import Kept
 from rpo_data.scan import TEXTS, plain_shape, prompt_text, response_text, scan
 from rpo_data.schemas.findings import Example
-from rpo_data.shapes import claiming_shapes
 from rpo_data.sources import Source
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ A_OR_B = frozenset(
 """Shapes whose two responses have a place of their own in the record: A before B, 0 before 1."""
 SHOWN = 160
 """Characters of an example."""
+_RULES_OF_FLAGS = {"markdown": "markdown", "refusal": "refusals", "echo": "prompt_echo"}
 _ROWS = pl.Schema(
     {**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean(), "first_wins": pl.Boolean()}
 )
@@ -58,10 +58,9 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Looking:
-    """What is looked for in the texts while they pass; `examples` of each rule are kept."""
+    """What is looked for in the texts while they pass: all but the rules that are `off`; `examples` of each are kept."""
 
-    personal: bool = True
-    language: bool = True
+    off: frozenset[str] = frozenset()
     evaluation: "Ngrams | None" = None
     examples: int = 3
 
@@ -157,7 +156,7 @@ def _texts(kept: list[Kept]) -> pl.DataFrame:
 def _first_wins(item: Kept) -> bool | None:
     """Whether the better response stands first in the record; None where a place says nothing (see `A_OR_B`) or in a tie."""
     _, chosen, rejected = sides(item.row)
-    if getattr(item.row, "tie", False) or not set(claiming_shapes(item.record.data)) & A_OR_B:
+    if getattr(item.row, "tie", False) or item.shape not in A_OR_B:
         return None
     texts = list(_strings(item.record.data))
     at = [
@@ -181,16 +180,16 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
     missing = {name: kind for name, kind in _ROWS.items() if name not in texts.columns}
     texts = texts.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in missing.items())
     language = pl.lit(None, dtype=pl.String)
-    if looking.personal and texts.height:
+    if "personal_data" not in looking.off and texts.height:
         _look_for_personal(texts, source, looking, tallies)
     if looking.evaluation is not None and texts.height:
         _look_for_overlap(texts, source, looking, tallies)
-    if looking.language and texts.height:
+    if "mixed_languages" not in looking.off and texts.height:
         from rpo_data.language import languages
 
-        question = texts["prompt"].str.split("\n\nHuman: ").list.last()
-        language = pl.lit(languages(question.fill_null("")).cast(pl.String))
-    return measure(texts).with_columns(
+        language = pl.lit(languages(last_question(texts["prompt"]).fill_null("")).cast(pl.String))
+    flags = [flag for flag, code in _RULES_OF_FLAGS.items() if code not in looking.off]
+    return measure(texts, flags).with_columns(
         texts["scored"].fill_null(False),
         texts["first_wins"],
         texts["prompt"].str.strip_chars().str.slice(0, SHOWN).alias("snippet"),

@@ -4,9 +4,12 @@ A frame of texts (rpo_data/scan.py, `TEXTS`) goes in batch by batch; what is lef
 Hashes are polars' own: good within one process, never stored.
 """
 
+from collections.abc import Collection
+
 import polars as pl
 
 KINDS = pl.Enum(["pair", "tie", "response"])
+FLAGS = ("markdown", "refusal", "echo")
 ECHO_CHARACTERS = 20
 """A question shorter than this may well open an answer by chance ("Hi")."""
 
@@ -26,12 +29,13 @@ _KEY = ["prompt_hash", "chosen_hash", "rejected_hash"]
 _MORE = ["annotator", "source"]
 
 
-def measure(texts: pl.DataFrame) -> pl.DataFrame:
+def measure(texts: pl.DataFrame, flags: Collection[str] = FLAGS) -> pl.DataFrame:
     """Measure a batch of rows.
 
     Args:
         texts: `line`, `kind` (pair, tie, response), `prompt`, `chosen`, `rejected` (null for a response), outer blanks
             stripped, the prompt in the form of `scan.prompt_text`; perhaps `label`, `annotator`, `source`.
+        flags: which of `FLAGS` to look for; the others have no column in what is returned.
 
     Returns:
         One row for each: `line`; `kind`; `label`, null unless the texts have it; `prompt_hash`, `chosen_hash`,
@@ -39,12 +43,12 @@ def measure(texts: pl.DataFrame) -> pl.DataFrame:
         `*_markdown`, opens with a `*_refusal`, or with an `*_echo` of the whole last question. What concerns the
         rejected side is null for a response. `annotator` and `source` are kept where they are given.
     """
-    question = pl.col("prompt").str.split("\n\nHuman: ").list.last()
     prepared = texts.with_columns(
-        question=pl.when(question.str.len_chars() >= ECHO_CHARACTERS).then(question),
         label=pl.col("label") if "label" in texts.columns else pl.lit(None, dtype=pl.Boolean),
     )
-    sides = [column for side in ("chosen", "rejected") for column in _side(side)]
+    if "echo" in flags:
+        prepared = prepared.with_columns(question=last_question(texts["prompt"]))
+    sides = [column for side in ("chosen", "rejected") for column in _side(side, flags)]
     return prepared.select(
         "line",
         pl.col("kind").cast(KINDS),
@@ -65,13 +69,13 @@ def exact_duplicates(measures: pl.DataFrame) -> pl.DataFrame:
         `position` of each such row in `measures`, ascending, and the `first_position` of that content.
     """
     key = [column for column in ("kind", *_KEY, "label", "annotator") if column in measures.columns]
-    rows = measures.select(key).with_row_index("position")
-    repeated = rows.filter(measures.select(key).is_duplicated())
+    rows = measures.lazy().select(key).with_row_index("position")
     return (
-        repeated.with_columns(first_position=pl.col("position").min().over(key))
+        rows.with_columns(first_position=pl.col("position").min().over(key))
         .filter(pl.col("position") > pl.col("first_position"))
         .select(pl.col("position", "first_position").cast(pl.Int64))
         .sort("position")
+        .collect()
     )
 
 
@@ -111,12 +115,17 @@ def _hash(side: str) -> pl.Expr:
     return pl.when(pl.col(side).is_not_null()).then(pl.col(side).hash(seed=0)).alias(f"{side}_hash")
 
 
-def _side(side: str) -> list[pl.Expr]:
-    text = pl.col(side)
-    echo = text.str.starts_with(pl.col("question")).fill_null(False)
-    return [
-        text.str.len_chars().alias(f"{side}_characters"),
-        text.str.contains(MARKDOWN).alias(f"{side}_markdown"),
-        text.str.contains(_REFUSAL).alias(f"{side}_refusal"),
-        pl.when(text.is_not_null()).then(echo).alias(f"{side}_echo"),
-    ]
+def _side(side: str, flags: Collection[str]) -> list[pl.Expr]:
+    text, question = pl.col(side), pl.col("question")
+    found = {
+        "markdown": text.str.contains(MARKDOWN),
+        "refusal": text.str.contains(_REFUSAL),
+        "echo": text.str.starts_with(question) & (question.str.len_chars() >= ECHO_CHARACTERS),
+    }
+    lengths = text.str.len_chars().alias(f"{side}_characters")
+    return [lengths, *(found[flag].alias(f"{side}_{flag}") for flag in FLAGS if flag in flags)]
+
+
+def last_question(prompts: pl.Series) -> pl.Series:
+    """The last human turn of each prompt in the form of `scan.prompt_text`."""
+    return prompts.str.split("\n\nHuman: ").list.last()

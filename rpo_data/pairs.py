@@ -80,9 +80,10 @@ class RecordCounts:
 
 @dataclass
 class _Batch:
-    """Records with their rows (and vectors), and the faults met on the way."""
+    """Records with their shapes and rows (and vectors), and the faults met on the way."""
 
     records: list[Record] = field(default_factory=list)
+    shapes: list[str] = field(default_factory=list)
     rows: list[list[Row]] = field(default_factory=list)
     vectors: list[list[float] | None] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -255,6 +256,7 @@ def _add(
         return
     count.shapes[shape.name] = count.shapes.get(shape.name, 0) + 1
     batch.records.append(record)
+    batch.shapes.append(shape.name)
     batch.rows.append(rows)
     batch.vectors.append(vector)
     batch.characters += len(record.text or "") or 1000
@@ -288,7 +290,7 @@ def _check(source: Source, batch: _Batch, reading: Reading, count: RecordCounts)
     verdicts = iter(check_batch(list(chain.from_iterable(batch.rows)), reading.ignore))
     kept: list[Kept] = []
     rejected = len(batch.faults)
-    for record, rows, vector in zip(batch.records, batch.rows, batch.vectors, strict=True):
+    for record, shape, rows, vector in zip(batch.records, batch.shapes, batch.rows, batch.vectors, strict=True):
         refusals, stay = [], []
         for row in rows:
             refusal, ids = next(verdicts), None
@@ -298,7 +300,7 @@ def _check(source: Source, batch: _Batch, reading: Reading, count: RecordCounts)
             if refusal is not None:
                 refusals.append(_fault(source, record, refusal.code, refusal.sentence))
             elif ids:
-                stay.append(Kept(record, row, ids, vector))
+                stay.append(Kept(record, row, ids, vector, shape))
         if not stay:
             rejected += 1
             batch.faults.append(refusals[0])

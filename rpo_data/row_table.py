@@ -17,12 +17,13 @@ from rpo_data.shapes import Row
 
 @dataclass(slots=True)
 class Kept:
-    """A row that stays, with its record, its content hashes and its vector."""
+    """A row that stays, with its record and that one's shape, its content hashes and its vector."""
 
     record: Record
     row: Row
     ids: dict[str, str | None]
     vector: list[float] | None
+    shape: str
 
 
 def rows_schema(with_vectors: bool) -> pa.Schema:

@@ -93,7 +93,7 @@ def plain_shape(source: Source, shape: str = "auto") -> str | None:
         if shape == "auto" and any(set(layout.columns).issuperset(need) for other in foreign for need in other.needs):
             continue  # somebody's own shape could claim such records too; none of ours claims texts like these
         if shape in ("auto", name):
-            texts, rest = _sift(block, 1, layout)
+            texts, rest, _ = _sift(block, layout)
             if texts.height > len(rest):
                 return name
     return None
@@ -128,20 +128,23 @@ _TORN = (EOFError, zlib.error, OSError, pa.ArrowException)
 def _batches(source: Source, layout: _Layout, chunk_bytes: int) -> Iterator[Batch]:
     """Chunks are sifted by several threads (polars frees them), and come out in the order of the file."""
     waiting: deque[Any] = deque()
-    done = 0  # lines in the chunks that were read whole
+    done, torn = 0, False  # done: lines of the chunks that were sifted
     with open_text(source.path) as stream, ThreadPoolExecutor(_WORKERS) as pool:
-        try:
-            for block in _blocks(stream, chunk_bytes):
-                waiting.append(pool.submit(_sift, block, done + 1, layout))
-                done += block.count(b"\n")
-                if len(waiting) > _WORKERS:
-                    yield _batch(source, *waiting.popleft().result())
-        except _TORN:
-            torn = True
-        else:
-            torn = False
-        while waiting:
-            yield _batch(source, *waiting.popleft().result())
+        blocks = _blocks(stream, chunk_bytes)
+        while True:
+            try:
+                block = next(blocks, None)
+            except _TORN:
+                block, torn = None, True
+            if block is not None:
+                waiting.append(pool.submit(_sift, block, layout))
+            elif not waiting:
+                break
+            if len(waiting) > _WORKERS or block is None:
+                texts, rest, lines = waiting.popleft().result()
+                suspects = [_exact(source, done + place, line) for place, line in rest]
+                yield Batch(texts.with_columns(pl.col("line") + done), suspects)
+                done += lines
     if torn:  # the exact reader knows how far a damaged file can be read, and what to say
         rest = (item for item in read_records(source) if item.line > done or _is_damage(item))
         yield Batch(pl.DataFrame(schema=TEXTS), list(rest))
@@ -176,10 +179,6 @@ def _is_damage(item: Record | Fault) -> bool:
     return isinstance(item, Fault) and item.code in ("truncated_file", "corrupt_file")
 
 
-def _batch(source: Source, texts: pl.DataFrame, rest: list[tuple[int, bytes]]) -> Batch:
-    return Batch(texts, [_exact(source, number, line) for number, line in rest])
-
-
 def _exact(source: Source, number: int, line: bytes) -> Record | Fault:
     if len(line) > MAX_RECORD_BYTES or (len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n")):
         return read_json.too_long(source, number, line[:MAX_RECORD_BYTES])
@@ -206,23 +205,20 @@ def _grammar(columns: tuple[str, ...]) -> str:
     return rf"^\{{{', ?'.join([member] * len(columns))}\}}\r?\n?$"
 
 
-def _sift(block: bytes, first: int, layout: _Layout) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
-    """The plain rows of some whole lines, and all other lines but the blank ones, with their numbers.
+def _sift(block: bytes, layout: _Layout) -> tuple[pl.DataFrame, list[tuple[int, bytes]], int]:
+    """The plain rows of some whole lines, all other lines but the blank ones, and how many lines there are.
 
-    Args:
-        block: bytes of the lines.
-        first: number of the first line.
-        layout: what a plain record is.
+    Lines are counted from 1, the first of the block.
     """
     bounds = _bounds(block)
     plain = _lines(block, bounds).str.contains(_grammar(layout.columns)).fill_null(False).to_numpy().copy()
     numbers = np.flatnonzero(plain)
     rows = _rows(_cut(block, bounds, plain), layout, len(numbers))
     plain[numbers] = rows["plain"].to_numpy()
-    line = pl.Series("line", numbers + first, dtype=pl.Int64)
+    line = pl.Series("line", numbers + 1, dtype=pl.Int64)
     texts = rows.with_columns(line, kind=pl.lit("pair")).filter("plain").select(TEXTS.names())
     rest = ((int(place), block[bounds[place] : bounds[place + 1]]) for place in np.flatnonzero(~plain))
-    return texts, [(place + first, line) for place, line in rest if line.strip()]
+    return texts, [(place + 1, line) for place, line in rest if line.strip()], len(bounds) - 1
 
 
 def _bounds(block: bytes) -> np.ndarray:

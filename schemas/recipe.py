@@ -95,8 +95,8 @@ class Recipe(BaseModel):
     @classmethod
     def _rules_can_be_ignored(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for code in value:
-            if code not in RULES or not RULES[code].switch:
-                free = ", ".join(sorted(name for name, rule in RULES.items() if rule.switch))
+            if code not in RULES or RULES[code].switch != "--ignore":
+                free = ", ".join(sorted(name for name, rule in RULES.items() if rule.switch == "--ignore"))
                 raise ValueError(f"'{code}' is no rule that can be ignored; these can: {free}")
         return tuple(sorted(set(value)))
 

@@ -1,4 +1,4 @@
-"""The rules: code -> what it means, how grave it is, and whether a build may be told not to apply it.
+"""The rules: code -> what it means, how grave it is, and how a build is told to keep what breaks it.
 
 The codes stand in `rejects.parquet`, in the manifest and in the report of `lint`; they are part of the format.
 """
@@ -11,11 +11,11 @@ Severity = Literal["MAJOR", "MINOR"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: `switch` is True where `--ignore CODE` keeps what breaks it."""
+    """One rule; `switch` is what makes a build keep what breaks it, empty where nothing is left that could be kept."""
 
     severity: Severity
     reason: str
-    switch: bool = False
+    switch: str = ""
 
 
 RULES: dict[str, Rule] = {
@@ -32,9 +32,11 @@ RULES: dict[str, Rule] = {
     "invalid_utf8": Rule("MINOR", "not valid UTF-8: export the logs as UTF-8"),
     "line_too_long": Rule("MINOR", "the line is longer than any record should be: is the file JSON lines?"),
     "not_an_object": Rule("MINOR", "the record is not a JSON object"),
-    "unknown_shape": Rule("MINOR", "the record has no shape that is known: map its columns or name its shape"),
-    "ambiguous_shape": Rule("MINOR", "two shapes claim the record: say which with --format"),
-    "missing_column": Rule("MINOR", "a column that this shape needs is not there"),
+    "unknown_shape": Rule(
+        "MINOR", "the record has no shape that is known: map its columns or name its shape", "--columns"
+    ),
+    "ambiguous_shape": Rule("MINOR", "two shapes claim the record: say which with --format", "--format"),
+    "missing_column": Rule("MINOR", "a column that this shape needs is not there", "--columns"),
     "missing_value": Rule("MINOR", "a needed value is null"),
     "wrong_type": Rule("MINOR", "a value has a type that this shape does not allow"),
     "no_turn_marker": Rule(
@@ -51,41 +53,63 @@ RULES: dict[str, Rule] = {
     "identical_responses": Rule("MINOR", "chosen and rejected are the same text"),
     "not_a_number": Rule("MINOR", "a number is NaN or infinite: write null where it is not known"),
     "bad_weight": Rule("MINOR", "a weight is not above 0"),
-    "too_long": Rule("MINOR", "a text is longer than the limit", switch=True),
-    "roles_out_of_order": Rule("MINOR", "a role is unknown or stands where it cannot", switch=True),
-    "prompt_ends_with_assistant": Rule("MINOR", "the prompt ends with an assistant turn", switch=True),
-    "no_assistant_turn": Rule("MINOR", "chosen or rejected does not end in an assistant turn", switch=True),
-    "control_characters": Rule("MINOR", "a text holds control characters", switch=True),
-    "collapsed": Rule("MINOR", "chosen and rejected are the same after truncation", switch=True),
+    "too_long": Rule("MINOR", "a text is longer than the limit", "--ignore"),
+    "roles_out_of_order": Rule("MINOR", "a role is unknown or stands where it cannot", "--ignore"),
+    "prompt_ends_with_assistant": Rule("MINOR", "the prompt ends with an assistant turn", "--ignore"),
+    "no_assistant_turn": Rule("MINOR", "chosen or rejected does not end in an assistant turn", "--ignore"),
+    "control_characters": Rule("MINOR", "a text holds control characters", "--ignore"),
+    "collapsed": Rule("MINOR", "chosen and rejected are the same after truncation", "--ignore"),
     # several rows
     "tie": Rule("MINOR", "the two responses are judged equal: kept for masks and votes, never trained on"),
     "no_pair": Rule("MINOR", "no other response to this prompt is judged on the same scale"),
-    "not_paired": Rule("MINOR", "stands in no pair under the pairing rule"),
-    "outvoted": Rule("MINOR", "more annotators judge this pair otherwise"),
-    "no_majority": Rule("MINOR", "the annotators of this pair are split evenly"),
-    "not_unanimous": Rule("MINOR", "the annotators of this pair do not all agree"),
-    "conflict": Rule("MAJOR", "the same two responses to the same prompt are judged both ways"),
-    "cycle": Rule("MAJOR", "the judgements of one prompt go in a circle"),
-    "near_conflict": Rule("MAJOR", "the same two responses to a near-identical prompt are judged the other way"),
-    "bridges_splits": Rule("MINOR", "the prompt belongs to train and to test prompts of the previous build"),
+    "not_paired": Rule("MINOR", "stands in no pair under the pairing rule", "--pairing all"),
+    "outvoted": Rule("MINOR", "more annotators judge this pair otherwise", "--annotators keep"),
+    "no_majority": Rule("MINOR", "the annotators of this pair are split evenly", "--annotators keep"),
+    "not_unanimous": Rule("MINOR", "the annotators of this pair do not all agree", "--annotators keep"),
+    "conflict": Rule(
+        "MAJOR", "the same two responses to the same prompt are judged both ways", "--conflicts keep-and-mask"
+    ),
+    "cycle": Rule("MAJOR", "the judgements of one prompt go in a circle", "--conflicts keep-and-mask"),
+    "near_conflict": Rule(
+        "MAJOR",
+        "the same two responses to a near-identical prompt are judged the other way",
+        "--conflicts keep-and-mask",
+    ),
+    "bridges_splits": Rule(
+        "MINOR", "the prompt belongs to train and to test prompts of the previous build", "no --previous"
+    ),
     "no_contrast": Rule("MINOR", "contradicted, and so is every row it could share a group with"),
     "duplicate": Rule("MINOR", "the same row stands earlier in the logs: merged into that one"),
-    "near_duplicate": Rule("MINOR", "nearly the same row stands earlier in the logs: merged into that one"),
+    "near_duplicate": Rule(
+        "MINOR", "nearly the same row stands earlier in the logs: merged into that one", "--duplicates exact"
+    ),
     # what only lint reports
-    "type_changes": Rule("MINOR", "a column holds values of different JSON types"),
-    "text_both_sides": Rule("MINOR", "one response is chosen here and rejected there: legitimate across prompts"),
-    "length_bias": Rule("MINOR", "the length of a response tells which one is better"),
-    "label_imbalance": Rule("MINOR", "liked or disliked responses are rare"),
-    "refusals": Rule("MINOR", "refusals stand more often on one side"),
-    "markdown": Rule("MINOR", "markdown stands more often on one side"),
-    "prompt_echo": Rule("MINOR", "responses that repeat the question stand more often on one side"),
-    "position_bias": Rule("MINOR", "the response that stands first in the record wins more or less often than half"),
-    "source_bias": Rule("MINOR", "in one file or for one annotator longer responses win much more or less often"),
-    "personal_data": Rule("MINOR", "a text holds e-mail, phone, IP or card numbers, or keys: --redact replaces them"),
-    "mixed_languages": Rule("MINOR", "the prompts are in several languages: --detect-language keeps groups apart"),
-    "contamination": Rule("MAJOR", "a text shares a run of 13 words with an evaluation set"),
+    "type_changes": Rule("MINOR", "a column holds values of different JSON types", "always kept"),
+    "text_both_sides": Rule(
+        "MINOR", "one response is chosen here and rejected there: legitimate across prompts", "always kept"
+    ),
+    "length_bias": Rule("MINOR", "the length of a response tells which one is better", "always kept"),
+    "label_imbalance": Rule("MINOR", "liked or disliked responses are rare", "always kept"),
+    "refusals": Rule("MINOR", "refusals stand more often on one side", "always kept"),
+    "markdown": Rule("MINOR", "markdown stands more often on one side", "always kept"),
+    "prompt_echo": Rule("MINOR", "responses that repeat the question stand more often on one side", "always kept"),
+    "position_bias": Rule(
+        "MINOR", "the response that stands first in the record wins more or less often than half", "always kept"
+    ),
+    "source_bias": Rule(
+        "MINOR", "in one file or for one annotator longer responses win much more or less often", "always kept"
+    ),
+    "personal_data": Rule(
+        "MINOR", "a text holds e-mail, phone, IP or card numbers, or keys: --redact replaces them", "always kept"
+    ),
+    "mixed_languages": Rule(
+        "MINOR", "the prompts are in several languages: --detect-language keeps groups apart", "always kept"
+    ),
+    "contamination": Rule("MAJOR", "a text shares a run of 13 words with an evaluation set", "no --eval"),
     # rows merged into others
-    "semantic_duplicate": Rule("MINOR", "a row whose prompt means the same stands earlier: merged into that one"),
+    "semantic_duplicate": Rule(
+        "MINOR", "a row whose prompt means the same stands earlier: merged into that one", "--duplicates near"
+    ),
 }
 
 MERGED = ("duplicate", "near_duplicate", "semantic_duplicate")

@@ -15,6 +15,8 @@ from rpo_data.pipelines.lint import lint, print_findings
 from rpo_data.schemas.findings import Findings
 from rpo_data.schemas.rules import RULES
 
+NO_LANGUAGE = ("mixed_languages",)
+
 
 def found(report):
     return {finding.code: finding.count for finding in report.findings}
@@ -25,7 +27,7 @@ def rows(count, **more):
 
 
 def test_both_lanes_say_the_same_of_the_real_sample(sample):
-    fast, exact = (lint(sample, language=False, exact=exact) for exact in (False, True))
+    fast, exact = (lint(sample, off=NO_LANGUAGE, exact=exact) for exact in (False, True))
     assert fast.bias == exact.bias
     assert {f.code: (f.count, f.severity) for f in fast.findings} == {
         f.code: (f.count, f.severity) for f in exact.findings
@@ -36,13 +38,13 @@ def test_both_lanes_say_the_same_of_the_real_sample(sample):
 
 
 def test_the_full_hh_test_split(shared_data):
-    report = lint(shared_data / "hh_rlhf", language=False, personal=False)
+    report = lint(shared_data / "hh_rlhf", off=(*NO_LANGUAGE, "personal_data"))
     assert (found(report)["prompts_differ"], found(report)["empty_response"]) == (14, 8)
     assert report.records == 4664
 
 
 def test_tulu_ties_and_contradictions(shared_data):
-    report = lint(shared_data / "tulu_human_eval" / "eval_annotations_tulu_1.jsonl.gz", language=False)
+    report = lint(shared_data / "tulu_human_eval" / "eval_annotations_tulu_1.jsonl.gz", off=NO_LANGUAGE)
     assert (report.records, report.files[0].ties, report.files[0].annotators) == (1150, 376, 16)
     # 21 items on which two annotators contradict each other, and 2 on which one contradicts himself
     assert found(report)["conflict"] == 23
@@ -54,13 +56,13 @@ def test_flipped_labels_are_found_all_and_only_they(shared_data):
     files = [folder / "train_clean.jsonl.gz", folder / "label_flip_20.jsonl.gz"]
     with gzip.open(files[1], "rt", encoding="utf-8") as lines:
         flipped = sum(json.loads(line)["metadata"]["noise"]["selected"] for line in lines)
-    assert found(lint(files, language=False))["conflict"] == flipped == 200
+    assert found(lint(files, off=NO_LANGUAGE))["conflict"] == flipped == 200
 
 
 def test_each_fault_of_a_small_log(write_lines):
     flipped = {"prompt": "question 3?", "chosen": "other words 3", "rejected": "good words 3"}
     odd = [flipped, pair(1, chosen=""), {"prompt": "x"}, rows(6)[5], pair(50, chosen="mail anna.berg@mailhost.net now")]
-    report = lint(write_lines("logs.jsonl", [*rows(30), *odd]), language=False)
+    report = lint(write_lines("logs.jsonl", [*rows(30), *odd]), off=NO_LANGUAGE)
     codes = found(report)
     assert {code: codes[code] for code in ("conflict", "empty_response", "missing_column", "duplicate", "personal_data")} == {
         "conflict": 1, "empty_response": 1, "missing_column": 1, "duplicate": 1, "personal_data": 1,
@@ -73,7 +75,7 @@ def test_each_fault_of_a_small_log(write_lines):
 def test_a_line_that_is_no_utf8_costs_only_itself(write_lines):
     path = write_lines("logs.jsonl", rows(20))
     path.write_bytes(path.read_bytes() + b'{"prompt": "x\xff", "chosen": "a", "rejected": "b"}\n')
-    fast, exact = (lint(path, language=False, exact=lane) for lane in (False, True))
+    fast, exact = (lint(path, off=NO_LANGUAGE, exact=lane) for lane in (False, True))
     assert found(fast)["invalid_utf8"] == found(exact)["invalid_utf8"] == 1
     assert (fast.records, fast.rows) == (exact.records, exact.rows) == (21, 20)
 
@@ -89,7 +91,7 @@ def test_a_cycle_and_a_type_that_changes(write_lines):
 @pytest.mark.parametrize(("factor", "severity"), [(1, None), (3, "MAJOR")], ids=["equal", "three-times"])
 def test_length_bias(factor, severity, write_lines):
     records = [pair(n, chosen="x" * (100 * factor + n), rejected="y" * (101 + n)) for n in range(40)]
-    report = lint(write_lines("logs.jsonl", records), language=False)
+    report = lint(write_lines("logs.jsonl", records), off=NO_LANGUAGE)
     severities = {finding.code: finding.severity for finding in report.findings}
     assert severities.get("length_bias") == severity
 
@@ -138,10 +140,10 @@ def test_overlap_in_meaning_with_an_evaluation_set(write_lines, tmp_path):
 
 def test_position_bias_where_a_shape_has_places(write_lines):
     record = {"input": "q", "output_1": "first answer", "output_2": "second answer", "label": 1}
-    report = lint(write_lines("logs.jsonl", [record | {"input": f"q {n}"} for n in range(40)]), language=False)
+    report = lint(write_lines("logs.jsonl", [record | {"input": f"q {n}"} for n in range(40)]), off=NO_LANGUAGE)
     assert (report.bias.first_wins.count, report.bias.first_wins.of) == (40, 40)
     assert "position_bias" in found(report)
-    assert lint(write_lines("pairs.jsonl", rows(40)), language=False).bias.first_wins is None
+    assert lint(write_lines("pairs.jsonl", rows(40)), off=NO_LANGUAGE).bias.first_wins is None
 
 
 def test_texts_cannot_break_the_table(write_lines):
