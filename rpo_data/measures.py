@@ -79,38 +79,6 @@ def exact_duplicates(measures: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def swaps(measures: pl.DataFrame) -> pl.DataFrame:
-    """Pairs whose two responses are judged the other way somewhere else, ties aside.
-
-    Args:
-        measures: what `measure` gave, for all rows.
-
-    Returns:
-        `position` of each such pair in `measures`, ascending, and the `first_position` where it is the other way round.
-    """
-    chosen, rejected = pl.col("chosen_hash"), pl.col("rejected_hash")
-    rows = measures.with_row_index("position").filter(pl.col("kind") == "pair", chosen != rejected)
-    key = ["prompt_hash", "smaller", "larger"]
-    sorted_sides = rows.select(
-        "position",
-        "prompt_hash",
-        smaller=pl.min_horizontal(chosen, rejected),
-        larger=pl.max_horizontal(chosen, rejected),
-        forward=chosen < rejected,
-    )
-    place, forward = pl.col("position"), pl.col("forward")
-    return (
-        sorted_sides.filter(sorted_sides.select(key).is_duplicated())
-        .with_columns(
-            first_forward=place.filter(forward).min().over(key), first_backward=place.filter(~forward).min().over(key)
-        )
-        .select("position", first_position=pl.when(forward).then("first_backward").otherwise("first_forward"))
-        .drop_nulls()
-        .select(pl.all().cast(pl.Int64))
-        .sort("position")
-    )
-
-
 def _hash(side: str) -> pl.Expr:
     return pl.when(pl.col(side).is_not_null()).then(pl.col(side).hash(seed=0)).alias(f"{side}_hash")
 
