@@ -1,98 +1,94 @@
 """Annealed swaps, compiled: two rows trade groups when that gains, or loses little while the process is hot.
 
-With unit vectors v and group sums S, swapping a (in group A) with b (in group B) changes the summed cosine inside groups by
-d . (S_B - S_A + d) with d = v_a - v_b: one pass over the dimension, whatever the group size. A row is proposed to move into
-the group of one of its nearest neighbours, where a gain is likely. One thread and one generator: a seed gives one result.
+Source: Kirkpatrick, Gelatt and Vecchi 1983, "Optimization by Simulated Annealing". A row is proposed to move into the group
+of a row it would gain much from, in exchange for a third one there. Utilities are whole numbers, so that gains are exact.
 """
-
-# ruff: noqa: NPY002 - compiled code has Numba's own generator, behind these names
 
 import numba
 import numpy as np
 
-HOT, COLD = 0.3, 0.02
-"""First and last annealing temperature, in units of summed cosine."""
-REPEAT_COST = 1.0
-"""What a pair of rows costs that already shared a group in an earlier view: as much as the best cosine earns."""
+from rpo_data.utf8 import mix
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, fastmath=True)
+@numba.njit(cache=True, nogil=True)
 def anneal(
     members: np.ndarray,
-    slot: np.ndarray,
-    sums: np.ndarray,
-    vectors: np.ndarray,
-    prompt_of_row: np.ndarray,
-    first_row: np.ndarray,
-    neighbors: np.ndarray,
-    partners: np.ndarray,
+    kind: np.ndarray,
+    utility: np.ndarray,
+    moves: np.ndarray,
     steps: int,
+    hot: float,
+    cold: float,
     seed: int,
 ) -> None:
-    """Swap rows between groups, in place.
+    """Swap rows between groups, in place; a row only trades places with one of its kind.
 
     Args:
-        members: rows of each group, shape (groups, group_size), int64, -1 where a group has fewer.
-        slot: place of each row in `members` read flat, -1 for rows of other blocks, shape (rows,), int64.
-        sums: sum of each group's vectors, shape (groups, dimension), float32.
-        vectors: unit vectors of the prompts, shape (prompts, dimension), float32.
-        prompt_of_row: prompt of each row, rising, shape (rows,), int64.
-        first_row: first row of each prompt, and the number of rows, shape (prompts + 1,), int64.
-        neighbors: nearest prompts of each prompt, shape (prompts, k), int64, -1 where there is none.
-        partners: rows that shared a group with each row in an earlier view, shape (rows, any), int64, -1 where none.
+        members: rows of each group, shape (groups, width), int64, -1 where a group has fewer.
+        kind: of each row, shape (rows,), int8.
+        utility: what two rows earn by sharing a group, symmetric with zeros on the diagonal, shape (rows, rows), int16.
+        moves: rows that each row would gain most from, shape (rows, any), int64, -1 where there are fewer.
         steps: swaps to propose.
-        seed: of Numba's own generator.
+        hot: first annealing temperature, in units of utility.
+        cold: last one.
+        seed: of the random numbers.
     """
-    np.random.seed(seed)
-    size = members.shape[1]
+    width, rows, choices = members.shape[1], len(utility), moves.shape[1]
     flat = members.reshape(-1)
-    rows = np.flatnonzero(slot >= 0)
-    degree = neighbors.shape[1]
-    heat = HOT
+    slot = np.full(rows, -1, dtype=np.int64)
+    for place in range(len(flat)):
+        if flat[place] >= 0:
+            slot[flat[place]] = place
+    state, heat = mix(np.uint64(seed) + _GOLDEN), hot
     for step in range(steps):
-        if step % 1024 == 0:
-            heat = HOT * (COLD / HOT) ** (step / steps)
-        a = rows[np.random.randint(len(rows))]
-        prompt = prompt_of_row[a]
-        pick = np.random.randint(degree + 1)
-        near = prompt if pick == degree else neighbors[prompt, pick]
+        if step % 4096 == 0:
+            heat = hot * (cold / hot) ** (step / steps)
+        state += _GOLDEN
+        bits = mix(state)
+        a = np.int64(((bits >> np.uint64(32)) * np.uint64(rows)) >> np.uint64(32))
+        near = moves[a, np.int64(((bits & np.uint64(0xFFFF)) * np.uint64(choices)) >> np.uint64(16))]
         if near < 0:
             continue
-        near_row = first_row[near] + np.random.randint(first_row[near + 1] - first_row[near])
-        if slot[near_row] < 0:
-            continue  # a row of another language
-        group_a, group_b = slot[a] // size, slot[near_row] // size
-        b = members[group_b, np.random.randint(size)]
-        if group_a == group_b or b < 0 or b == near_row:
+        group_a, group_b = slot[a] // width, slot[near] // width
+        place_b = group_b * width + np.int64(
+            (((bits >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(width)) >> np.uint64(16)
+        )
+        b = flat[place_b]
+        if group_a == group_b or b < 0 or b == near or kind[a] != kind[b]:
             continue
-        vector_a, vector_b, sum_a, sum_b = vectors[prompt], vectors[prompt_of_row[b]], sums[group_a], sums[group_b]
-        gain = np.float32(0.0)
-        for i in range(vectors.shape[1]):
-            d = vector_a[i] - vector_b[i]
-            gain += d * (sum_b[i] - sum_a[i] + d)
-        if partners.shape[1] > 0:
-            repeats = _repeats(partners, members, a, group_b, b) + _repeats(partners, members, b, group_a, a)
-            repeats -= _repeats(partners, members, a, group_a, a) + _repeats(partners, members, b, group_b, b)
-            gain -= np.float32(REPEAT_COST * repeats)
-        if gain < 0.0 and np.random.random() >= np.exp(gain / heat):
-            continue
-        for i in range(vectors.shape[1]):
-            d = vector_a[i] - vector_b[i]
-            sum_a[i] -= d
-            sum_b[i] += d
-        slot[a], slot[b] = slot[b], slot[a]
-        flat[slot[a]], flat[slot[b]] = a, b
+        gain = np.int64(0)
+        for t in range(width):
+            one, other = members[group_a, t], members[group_b, t]
+            if other >= 0 and other != b:
+                gain += np.int64(utility[a, other]) - np.int64(utility[b, other])
+            if one >= 0 and one != a:
+                gain += np.int64(utility[b, one]) - np.int64(utility[a, one])
+        if gain < 0:
+            state += _GOLDEN
+            if np.float64(mix(state) >> np.uint64(11)) * 2.0**-53 >= np.exp(gain / heat):
+                continue
+        flat[slot[a]], flat[place_b] = b, a
+        slot[a], slot[b] = place_b, slot[a]
 
 
-@numba.njit(cache=True)
-def _repeats(partners: np.ndarray, members: np.ndarray, row: int, group: int, absent: int) -> int:
-    """How many of a group's members, one left out, shared a group with the row in an earlier view."""
-    count = 0
-    for k in range(members.shape[1]):
-        member = members[group, k]
-        if member >= 0 and member != absent and member != row:
-            for j in range(partners.shape[1]):
-                if partners[row, j] == member:
-                    count += 1
-                    break
-    return count
+@numba.njit(cache=True, nogil=True)
+def best_moves(utility: np.ndarray, count: int) -> np.ndarray:
+    """For each row the rows it earns most with, those that earn nothing left out, shape (rows, count), -1 where fewer."""
+    rows = len(utility)
+    found = np.full((rows, count), -1, dtype=np.int64)
+    worth = np.empty(count, dtype=np.int16)
+    for row in range(rows):
+        filled, lowest = 0, 0
+        for other in range(rows):
+            value = utility[row, other]
+            if value <= 0 or (filled == count and value <= worth[lowest]):
+                continue
+            place = lowest
+            if filled < count:
+                place = filled
+                filled += 1
+            found[row, place], worth[place] = other, value
+            lowest = np.argmin(worth[:filled])
+    return found

@@ -31,6 +31,7 @@ class Judgements:
     other, equal    rising codes `win * answers + loss` of the cells to mask as judged_other and judged_equal
     contradicted    the row's own cell is masked, shape (rows,)
     suspect         a cell of this row may be masked by `other` or `equal`, shape (rows,)
+    maskable        the row is a side of a cell that may be masked at all, shape (rows,)
     """
 
     prompt: np.ndarray
@@ -46,6 +47,7 @@ class Judgements:
     equal: np.ndarray
     contradicted: np.ndarray
     suspect: np.ndarray
+    maskable: np.ndarray
 
 
 def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.DataFrame | None = None) -> Judgements:
@@ -72,6 +74,11 @@ def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.Da
     equal = np.concatenate([tie_one * answers + tie_two, tie_two * answers + tie_one])
     masked_other, masked_equal = (_possible(codes, win, loss, answers) for codes in (np.concatenate(other), equal))
     masked_equal = masked_equal[~_among(masked_equal, np.sort(own))]
+    masked = np.concatenate([masked_other, masked_equal])
+    chosen, rejected = response[:, : len(rows)]
+    again = (pl.len().over("prompt_id") > 1) & pl.col("score_chosen").is_not_null()
+    maskable = np.isin(win, masked // max(answers, 1)) | np.isin(loss, masked % max(answers, 1))
+    maskable |= np.isin(chosen, rejected) | np.isin(rejected, chosen) | rows.select(again).to_series().to_numpy()
     judge = rows.select(pl.struct("source", "annotator").rank("dense")).to_series().to_numpy().astype(np.int64)
     return Judgements(
         prompt[: len(rows)],
@@ -86,7 +93,8 @@ def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.Da
         masked_other,
         masked_equal,
         contradicted=_among(own, masked_other),
-        suspect=np.isin(win, np.concatenate([masked_other, masked_equal]) // max(answers, 1)),
+        suspect=np.isin(win, masked // max(answers, 1)),
+        maskable=maskable,
     )
 
 
@@ -150,20 +158,25 @@ def group_similarity(vectors: np.ndarray, prompts: np.ndarray) -> np.ndarray:
     return np.where(same, 1.0, np.clip(exact, -1.0, 1.0)).astype(np.float32)
 
 
-def group_masks(rows: np.ndarray, known: Judgements) -> dict[str, np.ndarray]:
-    """For each reason the cells masked for it, shape (M, M), row = win; a cell counts under its first reason."""
-    prompt, chosen, rejected = known.prompt[rows], known.chosen[rows], known.rejected[rows]
-    same_response = chosen[:, None] == rejected[None, :]
+def group_masks(wins: np.ndarray, losses: np.ndarray, known: Judgements) -> dict[str, np.ndarray]:
+    """For each reason the cells masked for it, shape (wins, losses); a cell counts under its first reason.
+
+    Args:
+        wins: rows whose chosen response stands in each cell.
+        losses: rows whose rejected response does.
+        known: what the logs say.
+    """
+    same_response = known.chosen[wins][:, None] == known.rejected[losses][None, :]
     judged_other = judged_equal = np.zeros(same_response.shape, dtype=bool)
-    if known.suspect[rows].any():
-        codes = known.win[rows][:, None] * known.answers + known.loss[rows][None, :]
+    if known.suspect[wins].any():
+        codes = known.win[wins][:, None] * known.answers + known.loss[losses][None, :]
         judged_other = _among(codes, known.other) & ~same_response
         judged_equal = _among(codes, known.equal) & ~same_response & ~judged_other
-    same_prompt = prompt[:, None] == prompt[None, :]
-    same_judge = known.judge[rows][:, None] == known.judge[rows][None, :]
-    higher = known.score_rejected[rows][None, :] > known.score_chosen[rows][:, None]  # NaN: not known, so False
+    same_prompt = known.prompt[wins][:, None] == known.prompt[losses][None, :]
+    same_judge = known.judge[wins][:, None] == known.judge[losses][None, :]
+    higher = known.score_rejected[losses][None, :] > known.score_chosen[wins][:, None]  # NaN: not known, so False
     scored_other = same_prompt & same_judge & higher & ~same_response & ~judged_other & ~judged_equal
-    np.fill_diagonal(scored_other, False)
+    scored_other &= wins[:, None] != losses[None, :]
     return dict(zip(MASK_REASONS, (same_response, judged_other, judged_equal, scored_other), strict=True))
 
 
@@ -176,7 +189,7 @@ def fully_masked(rows: np.ndarray, known: Judgements) -> bool:
 
 
 def _all_masked(rows: np.ndarray, known: Judgements) -> bool:
-    return bool(np.logical_or.reduce(list(group_masks(rows, known).values())).all())
+    return bool(np.logical_or.reduce(list(group_masks(rows, rows, known).values())).all())
 
 
 @dataclass(frozen=True)
@@ -190,7 +203,7 @@ class Cells:
 
 def group_cells(rows: np.ndarray, vectors: np.ndarray, prompt_of_row: np.ndarray, known: Judgements) -> Cells:
     """Similarity and masks of one group of rows."""
-    masks = group_masks(rows, known)
+    masks = group_masks(rows, rows, known)
     mask = np.logical_or.reduce(list(masks.values()))
     return Cells(
         group_similarity(vectors, prompt_of_row[rows]), mask, {reason: int(m.sum()) for reason, m in masks.items()}

@@ -1,103 +1,204 @@
 """Form contrast groups: every row in exactly one group of each view, related prompts together.
 
-Objective: the summed cosine of all pairs of rows that share a group (`nearest`). It is maximised by annealed swaps
-of two rows (anneal.py), from a random start; every group keeps its size throughout.
+Objective: the summed utility (utility.py) of all cells of all groups. Large corpora are cut into chunks of related rows;
+inside each, rows trade places between groups (anneal.py); then the groups are cut into other chunks, round after round,
+while the annealing temperature falls. Chunks are worked on side by side, and each has a seed of its own.
 """
 
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from rpo_data.anneal import anneal
+from rpo_data.anneal import anneal, best_moves
+from rpo_data.chunks import related_chunks
+from rpo_data.utility import ONE, Band, Material, utility
 
-STEPS_PER_ROW = 1000
-"""Proposed swaps a row: on 2,312 prompts 500 reach 0.452, 1,000 0.458, 2,000 0.459, 5,000 0.460 of a bound of 0.540."""
+STRATEGIES = ("nearest", "random", "cluster", "curriculum")
+HOT, COLD = 0.3, 0.02
+"""First and last annealing temperature, in units of summed cosine."""
+MOVES = 16
+PROPOSALS = 4 * 10**8
+"""Swaps proposed in all, at most 4,000 and at least 300 a row."""
+CHUNK = 2048
+"""Rows of a chunk of a large corpus; up to twice as many are one chunk."""
+ROUNDS = 4
 
 
 def form_groups(
-    vectors: np.ndarray,
-    prompt_of_row: np.ndarray,
-    neighbors: np.ndarray,
-    block: np.ndarray,
+    material: Material,
     *,
     group_size: int,
     views: int,
     strategy: str,
     seed: int,
+    band: Band = Band(),  # noqa: B008 - frozen
+    max_group: int = 64,
 ) -> list[list[np.ndarray]]:
     """Assign rows to groups, once for each view.
 
     Args:
-        vectors: unit vectors of the prompts, shape (prompts, dimension), float32.
-        prompt_of_row: prompt of each row, shape (rows,), int64, rising.
-        neighbors: nearest prompts of each prompt, shape (prompts, k), int64, -1 where there is none.
-        block: rows of different blocks (split, language) never share a group, shape (rows,), int64.
-        group_size: rows of a group; the last group of each block may be smaller.
+        material: what the groups are formed of.
+        group_size: rows of a group; the last group of each block may be smaller (see `group_shapes` for wins and losses).
         views: number of assignments.
-        strategy: nearest or random.
+        strategy: `nearest` maximises the objective; `random` is the paper's; `cluster` takes the leaves of a tree of
+            two-means splits; `curriculum` goes from far to near: view v of k counts only cosines up to
+            low + (high - low) * (v + 1) / k, with low the mean cosine of random rows and high `max_score`.
         seed: of all random choices.
+        band: which cells between different prompts earn.
+        max_group: rows of a group at most, where wins and losses are lopsided.
 
     Returns:
         For each view its groups, in order of their first row; a group is an array of row numbers, rising.
     """
-    result = []
-    partners = np.full((len(prompt_of_row), max(views - 1, 0) * (group_size - 1)), -1, dtype=np.int64)
-    for view in range(views):
-        groups: list[np.ndarray] = []
-        for number in np.unique(block):
-            rows = np.flatnonzero(block == number)
-            rng = np.random.default_rng([seed, view, int(number)])
-            members = _random_members(rows, group_size, rng)
-            if strategy == "nearest" and len(members) > 1:
-                _improve(members, vectors, prompt_of_row, neighbors, partners, seed=int(rng.integers(2**31)))
-            groups += [np.sort(group[group >= 0]) for group in members]
-        groups.sort(key=lambda group: int(group[0]))
-        if view < views - 1:
-            _note_partners(partners, groups, view * (group_size - 1))
-        result.append(groups)
+    result: list[list[np.ndarray]] = []
+    partners = np.empty((len(material.prompt), 0), dtype=np.int32)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for view in range(views):
+            groups: list[np.ndarray] = []
+            limits = _curriculum(material, band, view, views, seed) if strategy == "curriculum" else band
+            for number in np.unique(material.block):
+                rows = np.flatnonzero(material.block == number)
+                key = (seed, view, int(number))
+                members = _members(rows, material, strategy, group_size, max_group, key, pool)
+                if strategy in ("nearest", "curriculum") and len(members) > 1:
+                    _improve(members, material, limits, partners, key, pool)
+                groups += [np.sort(group[group >= 0]) for group in members]
+            groups.sort(key=lambda group: int(group[0]))
+            if view < views - 1:
+                partners = np.hstack([partners, _partners(groups, len(partners))])
+            result.append(groups)
     return result
 
 
-def _random_members(rows: np.ndarray, group_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Shuffled rows cut into groups, shape (groups, group_size); the last one is filled up with -1."""
-    count = -(-len(rows) // group_size)
-    members = np.full(count * group_size, -1, dtype=np.int64)
-    members[: len(rows)] = rng.permutation(rows)
-    return members.reshape(count, group_size)
+def group_shapes(wins: int, losses: int, group_size: int, max_group: int) -> tuple[np.ndarray, int, int]:
+    """How many wins and losses each group has, where a row is one or the other.
+
+    Wins and losses are spread evenly over rows / `group_size` groups; where one of them is too rare for one in each
+    group, there are only as many groups, which widen up to `max_group`, and what still has no place is left over.
+
+    Returns:
+        Wins and losses of each group, shape (groups, 2); wins and losses that are left over.
+
+    >>> group_shapes(6, 2, 4, 8)[0].tolist()
+    [[3, 1], [3, 1]]
+    """
+    rare = min(wins, losses)
+    if not rare:
+        return np.empty((0, 2), dtype=np.int64), wins, losses
+    groups = min(-(-(wins + losses) // group_size), rare)
+    most = groups * (max_group - 1)
+    kept = [min(count, most if count > rare else count) for count in (wins, losses)]
+    shapes = np.stack([count // groups + (np.arange(groups) < count % groups) for count in kept], axis=1)
+    return shapes, wins - kept[0], losses - kept[1]
+
+
+def _members(
+    rows: np.ndarray,
+    material: Material,
+    strategy: str,
+    group_size: int,
+    max_group: int,
+    key: tuple[int, ...],
+    pool: Executor,
+) -> np.ndarray:
+    """The first assignment, shape (groups, width), -1 where a group has fewer: random, or related rows together."""
+    rng = np.random.default_rng(key)
+    if strategy == "random" or (len(rows) <= 2 * CHUNK and strategy != "cluster"):
+        order = rng.permutation(rows)
+    else:
+        size = group_size if strategy == "cluster" else CHUNK // group_size * group_size
+        chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool)
+        order = np.concatenate([rows[rng.permutation(chunk)] for chunk in chunks])
+    if not material.kind.any():
+        count = -(-len(rows) // group_size)
+        members = np.full(count * group_size, -1, dtype=np.int64)
+        members[: len(rows)] = order
+        return members.reshape(count, group_size)
+    sides = [order[material.kind[order] == side] for side in (1, 2)]
+    shapes, *_ = group_shapes(len(sides[0]), len(sides[1]), group_size, max_group)
+    members = np.full((len(shapes), int(shapes.sum(axis=1).max(initial=0))), -1, dtype=np.int64)
+    for side, column in ((0, np.zeros(len(shapes), dtype=np.int64)), (1, shapes[:, 0])):
+        group = np.repeat(np.arange(len(shapes)), shapes[:, side])
+        within = np.arange(len(group)) - np.repeat(np.cumsum(shapes[:, side]) - shapes[:, side], shapes[:, side])
+        members[group, column[group] + within] = sides[side][: len(group)]
+    return members
 
 
 def _improve(
-    members: np.ndarray,
-    vectors: np.ndarray,
-    prompt_of_row: np.ndarray,
-    neighbors: np.ndarray,
-    partners: np.ndarray,
-    *,
-    seed: int,
+    members: np.ndarray, material: Material, band: Band, partners: np.ndarray, key: tuple[int, ...], pool: Executor
 ) -> None:
-    """Anneal the groups in place."""
-    first_row = np.searchsorted(prompt_of_row, np.arange(len(vectors) + 1))
-    slot = np.full(len(prompt_of_row), -1, dtype=np.int64)
-    filled = members >= 0
-    slot[members[filled]] = np.flatnonzero(filled)
-    sums = np.zeros((len(members), vectors.shape[1]), dtype=np.float32)
-    for column in range(members.shape[1]):
-        present = filled[:, column]
-        sums[present] += vectors[prompt_of_row[members[present, column]]]
-    steps = int(filled.sum()) * STEPS_PER_ROW
-    anneal(members, slot, sums, vectors, prompt_of_row, first_row, neighbors, partners, steps, seed)
+    """Anneal the groups in place, chunk by chunk, in rounds."""
+    count = int((members >= 0).sum())
+    rounds = 1 if count <= 2 * CHUNK else ROUNDS
+    steps = int(np.clip(PROPOSALS / count, 300, 4000)) / rounds
+    size = max(CHUNK * len(members) // count, 2)
+    for turn in range(rounds):
+        if rounds == 1:
+            chunks = [np.arange(len(members))]
+        elif turn == 0:
+            chunks = [np.arange(at, min(at + size, len(members))) for at in range(0, len(members), size)]
+        else:
+            chunks = related_chunks(_centres(members, material), np.arange(len(members)), size, key[0] + turn, pool)
+        heat = [HOT * (COLD / HOT) ** (at / rounds) for at in (turn, turn + 1)]
+        jobs = [(groups, np.random.SeedSequence([*key, turn, number])) for number, groups in enumerate(chunks)]
+
+        def work(job: tuple[np.ndarray, np.random.SeedSequence], heat: list[float] = heat) -> None:
+            groups, sequence = job
+            inside = members[groups]
+            rows = np.sort(inside[inside >= 0])
+            local = np.where(inside >= 0, np.searchsorted(rows, inside), -1)
+            earned = utility(rows, material, band, partners)
+            moves = best_moves(earned, MOVES)
+            chance = int(sequence.generate_state(1, np.uint32)[0])
+            anneal(
+                local, material.kind[rows], earned, moves, int(steps * len(rows)), heat[0] * ONE, heat[1] * ONE, chance
+            )
+            members[groups] = np.where(local >= 0, rows[local], -1)
+
+        list(pool.map(work, jobs))
 
 
-def _note_partners(partners: np.ndarray, groups: list[np.ndarray], column: int) -> None:
-    for group in groups:
-        for position, row in enumerate(group):
-            others = np.delete(group, position)
-            partners[row, column : column + len(others)] = others
+def _centres(members: np.ndarray, material: Material) -> np.ndarray:
+    """Direction of each group: the sum of its vectors, to unit length, float32."""
+    sums = np.zeros((len(members), material.vectors.shape[1]), dtype=np.float32)
+    for column in members.T:
+        present = np.flatnonzero(column >= 0)
+        for at in range(0, len(present), 2**15):
+            part = present[at : at + 2**15]
+            sums[part] += material.vectors[material.prompt[column[part]]]
+    length = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+    return sums / np.where(length > 0, length, 1.0)[:, None]
+
+
+def _curriculum(material: Material, band: Band, view: int, views: int, seed: int) -> Band:
+    """The band of one view of a curriculum."""
+    rng = np.random.default_rng([seed, 0x6375])
+    some = material.prompt[np.sort(rng.choice(len(material.prompt), min(len(material.prompt), 512), replace=False))]
+    mean = np.asarray(material.vectors[some], dtype=np.float64).mean(axis=0)
+    low = float(np.clip(mean @ mean, band.min_score, band.max_score))
+    return replace(band, max_score=low + (band.max_score - low) * (view + 1) / views)
+
+
+def _partners(groups: list[np.ndarray], rows: int) -> np.ndarray:
+    """Rows that share a group with each row, itself among them, shape (rows, width), int32, -1 where fewer."""
+    width = max(map(len, groups))
+    found = np.full((rows, width), -1, dtype=np.int32)
+    for size in np.unique([len(group) for group in groups]):
+        stack = np.array([group for group in groups if len(group) == size])
+        found[stack.ravel(), :size] = np.repeat(stack, size, axis=0)
+    return found
 
 
 def mean_similarity(vectors: np.ndarray, prompt_of_row: np.ndarray, groups: list[np.ndarray]) -> float | None:
     """Mean cosine of two different rows that share a group; None where no group has two rows."""
     total, cells = 0.0, 0
-    for group in groups:
-        members = vectors[prompt_of_row[group]].astype(np.float64)
-        total += float(np.square(members.sum(axis=0)).sum() - np.square(members).sum())
-        cells += len(group) * (len(group) - 1)
+    for size in np.unique([len(group) for group in groups]):
+        stack = np.array([group for group in groups if len(group) == size])
+        for at in range(0, len(stack), 1024):
+            members = vectors[prompt_of_row[stack[at : at + 1024]]].astype(np.float64)
+            total += float(np.square(members.sum(axis=1)).sum() - np.square(members).sum())
+            cells += len(members) * int(size) * (int(size) - 1)
     return total / cells if cells else None
