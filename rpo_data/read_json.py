@@ -105,6 +105,10 @@ def _scalars(gap: bytes) -> Iterator[bytes]:
     return (match.group() for match in _SCALAR.finditer(gap.removeprefix(b"\xef\xbb\xbf")))
 
 
+MAX_DEPTH = 500
+"""Deeper lists and objects are refused: how deep Python could read them depends on who calls."""
+
+
 def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
     """The record of one line or value, or why it is none."""
     try:
@@ -114,7 +118,12 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         return Fault(number, "invalid_utf8", message, line.decode("utf-8", "backslashreplace"))
     try:
         data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(data):
+            raise RecursionError
+    except RecursionError:
+        message = f"{source.name}:{number}: nested more than {MAX_DEPTH} deep: flatten or drop the record"
+        return Fault(number, "broken_json", message, text)
+    except ValueError as error:
         detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Fault(
             number, "broken_json", f"{source.name}:{number}: not valid JSON ({detail}): mend or drop the line", text
@@ -123,6 +132,18 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         message = f"{source.name}:{number}: a record must be a JSON object, this is {_type_name(data)}: wrap or drop it"
         return Fault(number, "not_an_object", message, text)
     return Record(number, data, text)
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether more than `MAX_DEPTH` lists and objects stand in each other."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [part for item in _containers(level) for part in (item.values() if isinstance(item, dict) else item)]
+    return bool(_containers(level))
+
+
+def _containers(values: list[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
 
 
 def too_long(source: Source, number: int, line: bytes) -> Fault:
