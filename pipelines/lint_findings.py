@@ -63,7 +63,7 @@ def of_records(found: Gathered) -> list[Finding]:
 def _type_changes(found: Gathered) -> list[Finding]:
     tally = Tally()
     for count in found.counts:
-        for column, types in count.types.items():
+        for column, types in sorted(count.types.items()):
             kinds = {kind: number for kind, number in types.items() if kind != "null"}
             if len(kinds) > 1:
                 told = ", ".join(f"{kind} {number:,}" for kind, number in sorted(kinds.items()))

@@ -4,6 +4,7 @@ Plain records of JSON-lines files are measured column by column (rpo_data/scan.p
 one as a build does it; both give the same.
 """
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Tally:
 
 @dataclass
 class Gathered:
-    """What is left of the logs: one measured row for each row that stays, in the order of files and batches.
+    """What is left of the logs: one measured row for each row that stays, in the order of files and lines.
 
     `rows` has the columns of `measure`, and `source`, `scored`, `language`, and `snippet`, the start of the prompt.
     """
@@ -95,12 +96,15 @@ def gather(
         count = RecordCounts(source.name)
         counts.append(count)
         plain = None if exact or limit is not None or reading.columns else plain_shape(source, reading.shape)
-        items = None if plain is None else _suspects(source, plain, reading, looking, count, parts, tallies)
+        own: list[pl.DataFrame] = []
+        items = None if plain is None else _suspects(source, plain, reading, looking, count, own, tallies)
         for kept, faults in judged_rows(source, reading, count, limit=limit, items=items):
-            parts.append(_measured(_texts(kept), source.name, looking, tallies))
+            own.append(_measured(_texts(kept), source.name, looking, tallies))
             for fault in faults:
                 _note(tallies, looking, fault.code, source.name, fault.line, fault.message, fault.raw)
             progress(sum(c.read for c in counts), 0)
+        # plain rows came before the suspects of their batch; `own` is never empty
+        parts.append(pl.concat(own).sort("line", maintain_order=True))
         limit = None if limit is None else max(limit - count.read, 0)
     return Gathered(pl.concat(parts), tallies, counts)
 
@@ -192,7 +196,8 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
     return measure(texts, flags).with_columns(
         texts["scored"].fill_null(False),
         texts["first_wins"],
-        texts["prompt"].str.strip_chars().str.slice(0, SHOWN).alias("snippet"),
+        # joined to nothing, so that it is a copy: a slice would keep the whole prompts in memory
+        (texts["prompt"].str.strip_chars().str.slice(0, SHOWN) + "").alias("snippet"),
         source=pl.lit(source),
         language=language,
     )
@@ -226,10 +231,16 @@ def _look_for_overlap(texts: pl.DataFrame, source: str, looking: Looking, tallie
 def _note(
     tallies: dict[str, Tally], looking: Looking, code: str, file: str, line: int, message: str, text: str
 ) -> None:
+    """Count one; the examples are the first ones by file and line, in whatever order the lines of a file come."""
     tally = tallies.setdefault(code, Tally())
     tally.count += 1
-    if len(tally.examples) < looking.examples:
-        tally.examples.append(Example(file=file, line=line, message=printable(message), text=printable(text[:SHOWN])))
+    shown = tally.examples
+    if len(shown) >= looking.examples and not (shown and shown[-1].file == file and line < shown[-1].line):
+        return
+    example = Example(file=file, line=line, message=printable(message), text=printable(text[:SHOWN]))
+    start = next((place for place, one in enumerate(shown) if one.file == file), len(shown))
+    insort(shown, example, lo=start, key=lambda one: one.line)
+    del shown[looking.examples :]
 
 
 def printable(text: str) -> str:

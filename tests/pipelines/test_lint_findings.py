@@ -107,3 +107,12 @@ def test_a_rule_that_is_off_is_not_looked_for(write_lines):
     assert (report.bias.markdown, report.bias.refusals, report.bias.prompt_echo) == (None, None, None)
     assert report.files[0].languages == {}
     assert lint(path).bias.markdown is not None
+
+
+def test_columns_of_two_types_stand_in_the_same_order_in_both_lanes(write_lines):
+    records = [pair(n) for n in range(10)]
+    records[1:1] = [{"rejected": 1, "prompt": 1, "chosen": 1}]
+    path = write_lines("logs.jsonl", records)
+    fast, exact = (only(lint(path, exact=lane), "type_changes") for lane in (False, True))
+    assert fast == exact
+    assert [example.text.split("'")[1] for example in fast.examples] == ["chosen", "prompt", "rejected"]
