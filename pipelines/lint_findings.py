@@ -90,6 +90,7 @@ def of_rows(rows: pl.DataFrame, examples: int, off: Collection[str] = ()) -> lis
         "conflict": _conflicts,
         "cycle": _cycles,
         "text_both_sides": _both_sides,
+        "scores_disagree": _scores,
         "mixed_languages": _languages,
     }
     told = (look(rows, examples) for code, look in looks.items() if code not in off)
@@ -177,6 +178,12 @@ def _both_sides(rows: pl.DataFrame, examples: int) -> Finding | None:
         for chosen, rejected in both.head(examples).select("chosen", "rejected").rows()
     ]
     return finding("text_both_sides", both.height, None, "text", Tally(examples=shown)) if both.height else None
+
+
+def _scores(rows: pl.DataFrame, examples: int) -> Finding | None:
+    count = int(rows["disagrees"].sum())
+    shown = _first(rows, pl.col("disagrees"), RULES["scores_disagree"].reason, examples)
+    return finding("scores_disagree", count, rows.height, "row", Tally(examples=shown)) if count else None
 
 
 def _languages(rows: pl.DataFrame, examples: int) -> Finding | None:

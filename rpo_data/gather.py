@@ -19,6 +19,7 @@ from rpo_data.records import Fault, Record
 from rpo_data.row_table import Kept
 from rpo_data.scan import TEXTS, plain_shape, prompt_text, response_text, scan
 from rpo_data.schemas.findings import Example
+from rpo_data.shapes import Response, Row
 from rpo_data.sources import Source
 
 if TYPE_CHECKING:
@@ -32,7 +33,14 @@ SHOWN = 160
 """Characters of an example."""
 _RULES_OF_FLAGS = {"markdown": "markdown", "refusal": "refusals", "echo": "prompt_echo"}
 _ROWS = pl.Schema(
-    {**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean(), "first_wins": pl.Boolean()}
+    {
+        **TEXTS,
+        "label": pl.Boolean(),
+        "annotator": pl.String(),
+        "scored": pl.Boolean(),
+        "first_wins": pl.Boolean(),
+        "disagrees": pl.Boolean(),
+    }
 )
 
 
@@ -151,10 +159,18 @@ def _texts(kept: list[Kept]) -> pl.DataFrame:
                 "label": getattr(item.row, "label", None),
                 "annotator": item.row.annotator,
                 "first_wins": _first_wins(item) if rejected else None,
+                "disagrees": _disagrees(item.row),
                 "scored": getattr(item.row, "score", None) is not None or getattr(item.row, "rank", None) is not None,
             }
         )
     return pl.DataFrame(rows, schema=_ROWS)
+
+
+def _disagrees(row: Row) -> bool:
+    """Whether the rejected response of a pair has the higher score."""
+    if isinstance(row, Response) or row.tie or row.score_chosen is None or row.score_rejected is None:
+        return False
+    return row.score_rejected > row.score_chosen
 
 
 def _first_wins(item: Kept) -> bool | None:
@@ -196,6 +212,7 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
     return measure(texts, flags).with_columns(
         texts["scored"].fill_null(False),
         texts["first_wins"],
+        texts["disagrees"].fill_null(False),
         # joined to nothing, so that it is a copy: a slice would keep the whole prompts in memory
         (texts["prompt"].str.strip_chars().str.slice(0, SHOWN) + "").alias("snippet"),
         source=pl.lit(source),

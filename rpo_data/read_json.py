@@ -117,12 +117,15 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         message = f"{source.name}:{number}: byte {error.start + 1} is not valid UTF-8: export the logs as UTF-8"
         return Fault(number, "invalid_utf8", message, line.decode("utf-8", "backslashreplace"))
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_once)
         if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(data):
             raise RecursionError
     except RecursionError:
         message = f"{source.name}:{number}: nested more than {MAX_DEPTH} deep: flatten or drop the record"
         return Fault(number, "broken_json", message, text)
+    except _TwiceError as error:
+        message = f"{source.name}:{number}: the key '{error}' stands twice in one object: keep one of them"
+        return Fault(number, "duplicate_column", message, text)
     except ValueError as error:
         detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Fault(
@@ -132,6 +135,18 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         message = f"{source.name}:{number}: a record must be a JSON object, this is {_type_name(data)}: wrap or drop it"
         return Fault(number, "not_an_object", message, text)
     return Record(number, data, text)
+
+
+class _TwiceError(Exception):
+    """An object has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1)[:40])
+    return found
 
 
 def _is_deep(data: Any) -> bool:

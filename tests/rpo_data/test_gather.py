@@ -72,7 +72,7 @@ def test_a_row_by_hand(write_lines):
     assert len(set(hashes.values())) == 3
     assert row == {
         "line": 2, "kind": "pair", "label": None, "annotator": None, "source": "a.jsonl", "scored": False,
-        "first_wins": None, "language": None, "snippet": ("Human: " + "x" * 200)[:160],
+        "first_wins": None, "disagrees": False, "language": None, "snippet": ("Human: " + "x" * 200)[:160],
         "chosen_characters": 13, "rejected_characters": 5, "chosen_markdown": False, "rejected_markdown": False,
         "chosen_refusal": False, "rejected_refusal": False, "chosen_echo": False, "rejected_echo": False,
     }  # fmt: skip
