@@ -67,7 +67,11 @@ def lint(
     looking = Looking(frozenset(off), index_ngrams(pl.Series(held_out)) if held_out else None, examples)
     found = gather(sources, reading, looking, limit=limit, exact=exact, progress=partial(track, "read"))
     figures = bias_figures(found.rows)
-    findings = [*of_records(found), *of_rows(found.rows, examples, off), *of_bias(figures, found.rows, examples)]
+    findings = [
+        *of_records(found, examples),
+        *of_rows(found.rows, examples, off),
+        *of_bias(figures, found.rows, examples),
+    ]
     if near or semantic or recipe.tokenizer:
         findings += _deep(logs, recipe, near, semantic, held_out, limit, examples, cache_folder(cache_dir), track)
     order = {code: place for place, code in enumerate(RULES)}
