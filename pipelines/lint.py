@@ -74,7 +74,7 @@ def lint(
     responses = "response" in found.rows["kind"]
     by_build = _OF_RESPONSES if responses else ()
     findings = [
-        *of_records(found),
+        *of_records(found, examples),
         *of_rows(found.rows, examples, {*off, *by_build}),
         *of_bias(figures, found.rows, examples),
     ]

@@ -51,16 +51,16 @@ def finding(
     )
 
 
-def of_records(found: Gathered) -> list[Finding]:
+def of_records(found: Gathered, examples: int) -> list[Finding]:
     """Faults of records and rows, personal data and overlaps, as they were counted on the way; and columns of two types."""
     records = sum(count.read for count in found.counts)
     told = [
         finding(code, tally.count, records, "record", tally) for code, tally in found.tallies.items() if tally.count
     ]
-    return told + _type_changes(found)
+    return told + _type_changes(found, examples)
 
 
-def _type_changes(found: Gathered) -> list[Finding]:
+def _type_changes(found: Gathered, examples: int) -> list[Finding]:
     tally = Tally()
     for count in found.counts:
         for column, types in sorted(count.types.items()):
@@ -69,7 +69,8 @@ def _type_changes(found: Gathered) -> list[Finding]:
                 told = ", ".join(f"{kind} {number:,}" for kind, number in sorted(kinds.items()))
                 tally.count += 1
                 text = printable(f"column '{column}' holds {told}")
-                tally.examples.append(Example(file=count.name, line=0, message=text, text=text))
+                if len(tally.examples) < examples:
+                    tally.examples.append(Example(file=count.name, line=0, message=text, text=text))
     return [finding("type_changes", tally.count, None, "column", tally)] if tally.count else []
 
 

@@ -116,3 +116,12 @@ def test_columns_of_two_types_stand_in_the_same_order_in_both_lanes(write_lines)
     fast, exact = (only(lint(path, exact=lane), "type_changes") for lane in (False, True))
     assert fast == exact
     assert [example.text.split("'")[1] for example in fast.examples] == ["chosen", "prompt", "rejected"]
+
+
+@pytest.mark.parametrize("examples", [0, 2])
+def test_as_many_columns_of_two_types_are_shown_as_examples_are_asked_for(examples, write_lines):
+    more = [{f"column {n}": value for n in range(5)} for value in (1, "x")]
+    found = only(
+        lint(write_lines("logs.jsonl", [pair(n) | more[n] for n in range(2)]), examples=examples), "type_changes"
+    )
+    assert (found.count, len(found.examples)) == (5, examples)
