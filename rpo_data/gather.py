@@ -6,7 +6,7 @@ one as a build does it; both give the same.
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +105,16 @@ def gather(
         counts.append(count)
         plain = None if exact or limit is not None or reading.columns else plain_shape(source, reading.shape)
         own: list[pl.DataFrame] = []
-        items = None if plain is None else _suspects(source, plain, reading, looking, count, own, tallies)
+
+        def tell(counts: list[RecordCounts] = counts) -> None:
+            progress(sum(c.read for c in counts), 0)
+
+        items = None if plain is None else _suspects(source, plain, reading, looking, count, own, tallies, tell)
         for kept, faults in judged_rows(source, reading, count, limit=limit, items=items):
             own.append(_measured(_texts(kept), source.name, looking, tallies))
             for fault in faults:
                 _note(tallies, looking, fault.code, source.name, fault.line, fault.message, fault.raw)
-            progress(sum(c.read for c in counts), 0)
+            tell()
         # plain rows came before the suspects of their batch; `own` is never empty
         parts.append(pl.concat(own).sort("line", maintain_order=True))
         limit = None if limit is None else max(limit - count.read, 0)
@@ -125,6 +129,7 @@ def _suspects(
     count: RecordCounts,
     parts: list[pl.DataFrame],
     tallies: dict[str, Tally],
+    tell: Callable[[], None],
 ) -> Iterator[Record | Fault]:
     """The records that the fast lane leaves to the exact one; the plain ones are measured on the way."""
     columns = ("chosen", "rejected") if shape == "hh" else ("prompt", "chosen", "rejected")
@@ -137,6 +142,7 @@ def _suspects(
             for column in columns:
                 seen = count.types.setdefault(column, {})
                 seen["text"] = seen.get("text", 0) + found
+        tell()
         yield from batch.suspects
 
 

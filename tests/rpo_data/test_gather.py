@@ -221,3 +221,11 @@ def test_random_damage_gives_the_same(write_lines, tmp_path):
 
 def test_printable_texts_hold_nothing_that_moves_a_terminal():
     assert printable("a\x1b[31m\ud800 é\n\u202e") == "a\\x1b[31m\\ud800 é\\n\\u202e"
+
+
+def test_progress_is_told_batch_by_batch_in_both_lanes(write_lines, monkeypatch):
+    monkeypatch.setattr("rpo_data.scan.scan.__defaults__", ("auto", 1000))
+    path, told = write_lines("a.jsonl", [pair(n) for n in range(200)]), []
+    gather(find_sources([path], []), Reading(), Looking(), progress=lambda done, total: told.append(done))
+    assert told[-1] == 200
+    assert len(set(told)) > 5
