@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from rpo_data.errors import LogError, RecipeError
 from rpo_data.minhash import jaccard_pairs, near_texts
 from rpo_data.pairing import pair_responses, paired_rows
 from rpo_data.pairs import Reading, RecordCounts, collect_rows
+from rpo_data.pipelines.recipes import nearest
 from rpo_data.pipelines.store import stored_stage
 from rpo_data.read import content_hash, read_records
 from rpo_data.records import Record
@@ -92,18 +93,50 @@ def read_and_check(
 
     Raises:
         LogError: the logs cannot be found or opened, are claimed by two shapes, or hold no usable pair.
-        RecipeError: there is no shape of the recipe's name.
+        RecipeError: there is no shape of the recipe's name, or no record has a column that `columns` names.
     """
     ignored: list[str] = []
     sources = find_sources([logs] if isinstance(logs, (str, Path)) else logs, ignored)
-    content = [content_hash(source) for source in sources]
-    folder = _read(sources, content, recipe, limit, cache, track)
-    records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
-    checked = _decide(records, content, open_rows(folder), open_rejects(folder), recipe, read_evaluation(evaluation))
+    checked = check_sources(sources, recipe, limit=limit, cache=cache, evaluation=evaluation, track=track)
     _tell(checked, ignored, say)
     if checked.ids.is_empty():
         raise LogError(_nothing_left(checked))
     return checked
+
+
+def check_sources(
+    sources: list[Source],
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    cache: Path,
+    evaluation: Sequence[str | Path] = (),
+    track: Track = lambda stage, done, total: None,
+) -> Checked:
+    """The same for sources that are found already; no usable pair is no error here.
+
+    Raises:
+        LogError: a source cannot be opened, or is claimed by two shapes.
+        RecipeError: as above.
+    """
+    content = [content_hash(source) for source in sources]
+    folder = _read(sources, content, recipe, limit, cache, track)
+    records = [RecordCounts(**count) for count in json.loads((folder / "counts.json").read_text())]
+    check_mapping(recipe.columns, records)
+    return _decide(records, content, open_rows(folder), open_rejects(folder), recipe, read_evaluation(evaluation))
+
+
+def check_mapping(columns: Mapping[str, str], records: Sequence[RecordCounts]) -> None:
+    """Refuse a mapping that names what is nowhere in the logs.
+
+    Raises:
+        RecipeError: no record has a column of that name.
+    """
+    there = {column for count in records for column in count.types}
+    for ours, theirs in columns.items():
+        if there and theirs not in there and theirs.split(".")[0] not in there:
+            named = nearest(theirs, there) or f" (they have: {', '.join(sorted(there)[:10])})"
+            raise RecipeError(f"no record has the column '{theirs}' of --columns {ours}={theirs}{named}")
 
 
 def _read(

@@ -51,7 +51,7 @@ def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(
                     help=(field.description or "") + _default(field),
                     metavar=_metavar(field.annotation),
-                    rich_help_panel="Recipe keys (over those of --recipe; defaults in brackets)",
+                    rich_help_panel="Recipe keys (defaults in brackets)",
                 ),
             ],
         )
@@ -325,7 +325,7 @@ def _stop(*_: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one line and exit status 1."""
+    """Run the command line; errors of ours become one line, and exit status 2 where an option or a recipe is wrong, else 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -336,7 +336,7 @@ def main() -> None:
         app()
     except RpoDataError as error:
         log.print(f"[bold red]error[/] {_escaped(str(error))}")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, RecipeError) else 1)
     except (OSError, EOFError, MemoryError) as error:
         log.print(
             f"[bold red]error[/] {_escaped(f'{type(error).__name__}: {error}')}: is there room, and may it be read?"

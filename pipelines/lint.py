@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,17 +14,21 @@ from rpo_data.contamination import embedding_overlap, index_ngrams
 from rpo_data.embed import load_embedder, render_prompt
 from rpo_data.gather import Gathered, Looking, Tally, gather
 from rpo_data.pairs import Reading
-from rpo_data.pipelines.checking import Checked, Track, read_and_check, read_evaluation
+from rpo_data.pipelines.checking import Checked, Track, check_mapping, check_sources, read_evaluation
 from rpo_data.pipelines.lint_findings import bias_figures, finding, of_bias, of_records, of_rows, of_sentence
 from rpo_data.pipelines.prompts import Prompts, embed_and_split
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.schemas.findings import Example, FileSummary, Finding, Findings
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.rules import RULES
-from rpo_data.sources import find_sources
+from rpo_data.sources import Source, find_sources
 from rpo_data.vectors import cache_key, embed_texts
 
 _DEEP = ("collapsed", "near_duplicate", "near_conflict", "semantic_duplicate")
+_OF_RESPONSES = ("conflict", "cycle", "tie", "no_pair", "not_paired")
+"""What only a build can say of responses that are judged one by one: it makes pairs of them first."""
+_SETTINGS = {"conflicts": "drop", "annotators": "keep", "test_fraction": 0.0}
+"""Settings of a build under which it says all that lint wants to know."""
 
 
 def lint(
@@ -67,9 +70,29 @@ def lint(
     looking = Looking(frozenset(off), index_ngrams(pl.Series(held_out)) if held_out else None, examples)
     found = gather(sources, reading, looking, limit=limit, exact=exact, progress=partial(track, "read"))
     figures = bias_figures(found.rows)
-    findings = [*of_records(found), *of_rows(found.rows, examples, off), *of_bias(figures, found.rows, examples)]
-    if near or semantic or recipe.tokenizer:
-        findings += _deep(logs, recipe, near, semantic, held_out, limit, examples, cache_folder(cache_dir), track)
+    check_mapping(recipe.columns, found.counts)
+    responses = "response" in found.rows["kind"]
+    by_build = _OF_RESPONSES if responses else ()
+    findings = [
+        *of_records(found, examples),
+        *of_rows(found.rows, examples, {*off, *by_build}),
+        *of_bias(figures, found.rows, examples),
+    ]
+    if near or semantic or recipe.tokenizer or responses:
+        settings = recipe.model_copy(update=_SETTINGS | {"duplicates": _kind(near, semantic)})
+        codes = [code for code in (*_DEEP, *by_build) if code not in off]
+        findings += _of_build(
+            sources,
+            settings,
+            codes,
+            semantic,
+            held_out,
+            found.rows.height,
+            limit,
+            examples,
+            cache_folder(cache_dir),
+            track,
+        )
     order = {code: place for place, code in enumerate(RULES)}
     shown = [one for one in findings if one.code not in off]
     shown.sort(key=lambda one: (one.severity != "MAJOR", order[one.code]))
@@ -107,42 +130,50 @@ def print_findings(out: Console, report: Findings) -> None:
                 Text(finding.severity, style), finding.code, f"{finding.count:,}", share, Text(finding.message)
             )
             for example in finding.examples:
-                table.add_row("", "", "", "", Text(f"  {example.file}:{example.line} {example.text[:90]}", "dim"))
+                table.add_row("", "", "", "", Text(f"  {_told(example)}", "dim"))
         out.print(table)
     for what, why in report.not_checked.items():
         out.print(Text(f"not checked: {what} ({why})", "dim"))
     out.print(Text(f"verdict: {report.verdict}", "bold"))
 
 
-def _deep(
-    logs: Any,
+def _told(example: Example) -> str:
+    """Place, what is wrong there where that says more than the rule does, and the start of the text."""
+    place = f"{example.file}:{example.line}" if example.line else example.file
+    message = example.message.removeprefix(f"{place}: ")
+    text = "" if example.text.startswith(example.message[:40]) else f" | {example.text[:60]}"
+    return f"{place}: {message}{text}"
+
+
+def _kind(near: bool, semantic: bool) -> str:
+    return "semantic" if semantic else "near" if near else "exact"
+
+
+def _of_build(
+    sources: list[Source],
     recipe: Recipe,
-    near: bool,
+    codes: Sequence[str],
     semantic: bool,
     evaluation: Sequence[str],
+    rows: int,
     limit: int | None,
     examples: int,
     cache: Path,
     track: Track,
 ) -> list[Finding]:
-    """What a build would leave out for nearness, meaning or truncation: its own stages say so."""
-    kind = "semantic" if semantic else "near" if near else "exact"
-    settings = recipe.model_copy(update={"duplicates": kind})
-    checked = read_and_check(logs, settings, limit=limit, cache=cache, track=track)
-    rows = len(checked.ids)
-    overlaps = []
-    if semantic:
-        settings = settings.model_copy(update={"test_fraction": 0.0})
+    """What a build would leave out under these codes: its own stages say so."""
+    checked, overlaps = check_sources(sources, recipe, limit=limit, cache=cache, track=track), []
+    if semantic and len(checked.ids):
         checked, prompts = embed_and_split(
-            checked, settings, cache=cache, batch_size=1024, say=lambda line: None, track=track
+            checked, recipe, cache=cache, batch_size=1024, say=lambda line: None, track=track
         )
-        overlaps = _same_meaning(checked, prompts, settings, evaluation, cache, examples)
+        overlaps = _same_meaning(checked, prompts, recipe, evaluation, cache, examples)
     findings = []
-    for code in _DEEP:
+    for code in codes:
         told = [sentence for reason in checked.left_out if reason.code == code for sentence in reason.sentence]
         if told:
             tally = Tally(examples=[of_sentence(sentence) for sentence in told[:examples]])
-            findings.append(finding(code, len(told), max(rows, len(told)), "row", tally))
+            findings.append(finding(code, len(told), rows, "row", tally))
     return findings + overlaps
 
 

@@ -51,25 +51,26 @@ def finding(
     )
 
 
-def of_records(found: Gathered) -> list[Finding]:
+def of_records(found: Gathered, examples: int) -> list[Finding]:
     """Faults of records and rows, personal data and overlaps, as they were counted on the way; and columns of two types."""
     records = sum(count.read for count in found.counts)
     told = [
         finding(code, tally.count, records, "record", tally) for code, tally in found.tallies.items() if tally.count
     ]
-    return told + _type_changes(found)
+    return told + _type_changes(found, examples)
 
 
-def _type_changes(found: Gathered) -> list[Finding]:
+def _type_changes(found: Gathered, examples: int) -> list[Finding]:
     tally = Tally()
     for count in found.counts:
-        for column, types in count.types.items():
+        for column, types in sorted(count.types.items()):
             kinds = {kind: number for kind, number in types.items() if kind != "null"}
             if len(kinds) > 1:
                 told = ", ".join(f"{kind} {number:,}" for kind, number in sorted(kinds.items()))
                 tally.count += 1
                 text = printable(f"column '{column}' holds {told}")
-                tally.examples.append(Example(file=count.name, line=0, message=text, text=text))
+                if len(tally.examples) < examples:
+                    tally.examples.append(Example(file=count.name, line=0, message=text, text=text))
     return [finding("type_changes", tally.count, None, "column", tally)] if tally.count else []
 
 
@@ -90,6 +91,7 @@ def of_rows(rows: pl.DataFrame, examples: int, off: Collection[str] = ()) -> lis
         "conflict": _conflicts,
         "cycle": _cycles,
         "text_both_sides": _both_sides,
+        "scores_disagree": _scores,
         "mixed_languages": _languages,
     }
     told = (look(rows, examples) for code, look in looks.items() if code not in off)
@@ -177,6 +179,12 @@ def _both_sides(rows: pl.DataFrame, examples: int) -> Finding | None:
         for chosen, rejected in both.head(examples).select("chosen", "rejected").rows()
     ]
     return finding("text_both_sides", both.height, None, "text", Tally(examples=shown)) if both.height else None
+
+
+def _scores(rows: pl.DataFrame, examples: int) -> Finding | None:
+    count = int(rows["disagrees"].sum())
+    shown = _first(rows, pl.col("disagrees"), RULES["scores_disagree"].reason, examples)
+    return finding("scores_disagree", count, rows.height, "row", Tally(examples=shown)) if count else None
 
 
 def _languages(rows: pl.DataFrame, examples: int) -> Finding | None:

@@ -13,9 +13,10 @@ import xxhash
 from pandera.errors import SchemaErrors
 
 from rpo_data.schemas.frames import CANDIDATES, MAX_CHARACTERS
-from rpo_data.shapes import Message, Response, Row
+from rpo_data.shapes import Message, Response, Row, is_judged
 
 _SENTENCES = {
+    "no_judgement": "the response has no label, score or rank: judge it or drop it",
     "prompts_differ": "chosen and rejected do not answer the same prompt: pair answers to one prompt",
     "empty_prompt": "the prompt is empty: drop the record",
     "empty_response": "{side} is empty: drop the record",
@@ -127,6 +128,7 @@ def _measure(row: Row) -> dict[str, Any]:
     prompt, *answers = sides(row)
     lengths = [_characters(answer) for answer in answers]
     return {
+        "judged": not isinstance(row, Response) or is_judged(row),
         "prompts_equal": isinstance(row, Response) or row.prompts_equal,
         "prompt_characters": _characters(prompt),
         "shorter_response": min(lengths),

@@ -4,8 +4,9 @@ Plain records of JSON-lines files are measured column by column (rpo_data/scan.p
 one as a build does it; both give the same.
 """
 
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rpo_data.records import Fault, Record
 from rpo_data.row_table import Kept
 from rpo_data.scan import TEXTS, plain_shape, prompt_text, response_text, scan
 from rpo_data.schemas.findings import Example
+from rpo_data.shapes import Response, Row
 from rpo_data.sources import Source
 
 if TYPE_CHECKING:
@@ -31,7 +33,14 @@ SHOWN = 160
 """Characters of an example."""
 _RULES_OF_FLAGS = {"markdown": "markdown", "refusal": "refusals", "echo": "prompt_echo"}
 _ROWS = pl.Schema(
-    {**TEXTS, "label": pl.Boolean(), "annotator": pl.String(), "scored": pl.Boolean(), "first_wins": pl.Boolean()}
+    {
+        **TEXTS,
+        "label": pl.Boolean(),
+        "annotator": pl.String(),
+        "scored": pl.Boolean(),
+        "first_wins": pl.Boolean(),
+        "disagrees": pl.Boolean(),
+    }
 )
 
 
@@ -46,7 +55,7 @@ class Tally:
 
 @dataclass
 class Gathered:
-    """What is left of the logs: one measured row for each row that stays, in the order of files and batches.
+    """What is left of the logs: one measured row for each row that stays, in the order of files and lines.
 
     `rows` has the columns of `measure`, and `source`, `scored`, `language`, and `snippet`, the start of the prompt.
     """
@@ -95,12 +104,19 @@ def gather(
         count = RecordCounts(source.name)
         counts.append(count)
         plain = None if exact or limit is not None or reading.columns else plain_shape(source, reading.shape)
-        items = None if plain is None else _suspects(source, plain, reading, looking, count, parts, tallies)
+        own: list[pl.DataFrame] = []
+
+        def tell(counts: list[RecordCounts] = counts) -> None:
+            progress(sum(c.read for c in counts), 0)
+
+        items = None if plain is None else _suspects(source, plain, reading, looking, count, own, tallies, tell)
         for kept, faults in judged_rows(source, reading, count, limit=limit, items=items):
-            parts.append(_measured(_texts(kept), source.name, looking, tallies))
+            own.append(_measured(_texts(kept), source.name, looking, tallies))
             for fault in faults:
                 _note(tallies, looking, fault.code, source.name, fault.line, fault.message, fault.raw)
-            progress(sum(c.read for c in counts), 0)
+            tell()
+        # plain rows came before the suspects of their batch; `own` is never empty
+        parts.append(pl.concat(own).sort("line", maintain_order=True))
         limit = None if limit is None else max(limit - count.read, 0)
     return Gathered(pl.concat(parts), tallies, counts)
 
@@ -113,6 +129,7 @@ def _suspects(
     count: RecordCounts,
     parts: list[pl.DataFrame],
     tallies: dict[str, Tally],
+    tell: Callable[[], None],
 ) -> Iterator[Record | Fault]:
     """The records that the fast lane leaves to the exact one; the plain ones are measured on the way."""
     columns = ("chosen", "rejected") if shape == "hh" else ("prompt", "chosen", "rejected")
@@ -125,6 +142,7 @@ def _suspects(
             for column in columns:
                 seen = count.types.setdefault(column, {})
                 seen["text"] = seen.get("text", 0) + found
+        tell()
         yield from batch.suspects
 
 
@@ -147,10 +165,18 @@ def _texts(kept: list[Kept]) -> pl.DataFrame:
                 "label": getattr(item.row, "label", None),
                 "annotator": item.row.annotator,
                 "first_wins": _first_wins(item) if rejected else None,
+                "disagrees": _disagrees(item.row),
                 "scored": getattr(item.row, "score", None) is not None or getattr(item.row, "rank", None) is not None,
             }
         )
     return pl.DataFrame(rows, schema=_ROWS)
+
+
+def _disagrees(row: Row) -> bool:
+    """Whether the rejected response of a pair has the higher score."""
+    if isinstance(row, Response) or row.tie or row.score_chosen is None or row.score_rejected is None:
+        return False
+    return row.score_rejected > row.score_chosen
 
 
 def _first_wins(item: Kept) -> bool | None:
@@ -192,7 +218,9 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
     return measure(texts, flags).with_columns(
         texts["scored"].fill_null(False),
         texts["first_wins"],
-        texts["prompt"].str.strip_chars().str.slice(0, SHOWN).alias("snippet"),
+        texts["disagrees"].fill_null(False),
+        # joined to nothing, so that it is a copy: a slice would keep the whole prompts in memory
+        (texts["prompt"].str.strip_chars().str.slice(0, SHOWN) + "").alias("snippet"),
         source=pl.lit(source),
         language=language,
     )
@@ -226,10 +254,16 @@ def _look_for_overlap(texts: pl.DataFrame, source: str, looking: Looking, tallie
 def _note(
     tallies: dict[str, Tally], looking: Looking, code: str, file: str, line: int, message: str, text: str
 ) -> None:
+    """Count one; the examples are the first ones by file and line, in whatever order the lines of a file come."""
     tally = tallies.setdefault(code, Tally())
     tally.count += 1
-    if len(tally.examples) < looking.examples:
-        tally.examples.append(Example(file=file, line=line, message=printable(message), text=printable(text[:SHOWN])))
+    shown = tally.examples
+    if len(shown) >= looking.examples and not (shown and shown[-1].file == file and line < shown[-1].line):
+        return
+    example = Example(file=file, line=line, message=printable(message), text=printable(text[:SHOWN]))
+    start = next((place for place, one in enumerate(shown) if one.file == file), len(shown))
+    insort(shown, example, lo=start, key=lambda one: one.line)
+    del shown[looking.examples :]
 
 
 def printable(text: str) -> str:

@@ -88,7 +88,9 @@ def _side(side: str, flags: Collection[str]) -> list[pl.Expr]:
     found = {
         "markdown": text.str.contains(MARKDOWN),
         "refusal": text.str.contains(_REFUSAL),
-        "echo": text.str.starts_with(question) & (question.str.len_chars() >= ECHO_CHARACTERS),
+        "echo": pl.when(text.is_not_null()).then(
+            text.str.starts_with(question) & (question.str.len_chars() >= ECHO_CHARACTERS)
+        ),
     }
     lengths = text.str.len_chars().alias(f"{side}_characters")
     return [lengths, *(found[flag].alias(f"{side}_{flag}") for flag in FLAGS if flag in flags)]

@@ -1,6 +1,6 @@
 """From log files to a table of checked rows on disk: the read and check stages, in one pass and in bounded memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -153,7 +153,7 @@ def judged_rows(
         reading: how to read them.
         count: is added to.
         limit: read this many records at most.
-        items: these records instead of all of the source.
+        items: these records instead of all of the source; the source's first ones still say what is read as what.
         dimension: of the user's own vectors, over several sources.
 
     Raises:
@@ -161,17 +161,28 @@ def judged_rows(
         RecipeError: there is no shape of that name.
     """
     records = islice(read_records(source) if items is None else items, limit)
-    for batch in _batches(source, reading, records, [] if dimension is None else dimension, count):
+    first = None if items is None else read_records(source)
+    for batch in _batches(source, reading, records, first, [] if dimension is None else dimension, count):
         yield _check(source, batch, reading, count), batch.faults
 
 
 def _batches(
-    source: Source, reading: Reading, items: Iterator[Record | Fault], dimension: list[int], count: RecordCounts
+    source: Source,
+    reading: Reading,
+    items: Iterator[Record | Fault],
+    first: Iterator[Record | Fault] | None,
+    dimension: list[int],
+    count: RecordCounts,
 ) -> Iterator[_Batch]:
-    head = list(islice(items, _PEEK))
+    """Batches of the items; a default shape is that of the first ones, or of those of `first` where it is given."""
+    head: list[Record | Fault] = []
     mapping = {**source.columns, **reading.columns}
     named = source.shape if reading.shape == "auto" and source.shape else reading.shape
-    shape_of = _by_name(named) if named != "auto" else _by_claim(source, _default_shape(source, head, mapping))
+    if named != "auto":
+        shape_of = _by_name(named)
+    else:
+        head = list(islice(items, _PEEK)) if first is None else []
+        shape_of = _by_claim(source, _default_shape(source, head if first is None else islice(first, _PEEK), mapping))
     batch = _Batch()
     for item in chain(head, items):
         if isinstance(item, Fault):
@@ -184,7 +195,7 @@ def _batches(
     yield batch
 
 
-def _default_shape(source: Source, head: list[Record | Fault], mapping: Mapping[str, str]) -> str | None:
+def _default_shape(source: Source, head: Iterable[Record | Fault], mapping: Mapping[str, str]) -> str | None:
     """The shape of the first records that have one, for records that have none themselves.
 
     Raises:

@@ -105,6 +105,10 @@ def _scalars(gap: bytes) -> Iterator[bytes]:
     return (match.group() for match in _SCALAR.finditer(gap.removeprefix(b"\xef\xbb\xbf")))
 
 
+MAX_DEPTH = 500
+"""Deeper lists and objects are refused: how deep Python could read them depends on who calls."""
+
+
 def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
     """The record of one line or value, or why it is none."""
     try:
@@ -113,8 +117,16 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         message = f"{source.name}:{number}: byte {error.start + 1} is not valid UTF-8: export the logs as UTF-8"
         return Fault(number, "invalid_utf8", message, line.decode("utf-8", "backslashreplace"))
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = json.loads(text, object_pairs_hook=_once)
+        if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(data):
+            raise RecursionError
+    except RecursionError:
+        message = f"{source.name}:{number}: nested more than {MAX_DEPTH} deep: flatten or drop the record"
+        return Fault(number, "broken_json", message, text)
+    except _TwiceError as error:
+        message = f"{source.name}:{number}: the key '{error}' stands twice in one object: keep one of them"
+        return Fault(number, "duplicate_column", message, text)
+    except ValueError as error:
         detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Fault(
             number, "broken_json", f"{source.name}:{number}: not valid JSON ({detail}): mend or drop the line", text
@@ -123,6 +135,30 @@ def json_record(source: Source, number: int, line: bytes) -> Record | Fault:
         message = f"{source.name}:{number}: a record must be a JSON object, this is {_type_name(data)}: wrap or drop it"
         return Fault(number, "not_an_object", message, text)
     return Record(number, data, text)
+
+
+class _TwiceError(Exception):
+    """An object has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1)[:40])
+    return found
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether more than `MAX_DEPTH` lists and objects stand in each other."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [part for item in _containers(level) for part in (item.values() if isinstance(item, dict) else item)]
+    return bool(_containers(level))
+
+
+def _containers(values: list[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
 
 
 def too_long(source: Source, number: int, line: bytes) -> Fault:

@@ -179,8 +179,12 @@ def _is_damage(item: Record | Fault) -> bool:
     return isinstance(item, Fault) and item.code in ("truncated_file", "corrupt_file")
 
 
+def _is_too_long(line: bytes) -> bool:
+    return len(line) > MAX_RECORD_BYTES or (len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"))
+
+
 def _exact(source: Source, number: int, line: bytes) -> Record | Fault:
-    if len(line) > MAX_RECORD_BYTES or (len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n")):
+    if _is_too_long(line):
         return read_json.too_long(source, number, line[:MAX_RECORD_BYTES])
     return read_json.json_record(source, number, line.rstrip(b"\r\n"))
 
@@ -218,7 +222,7 @@ def _sift(block: bytes, layout: _Layout) -> tuple[pl.DataFrame, list[tuple[int, 
     line = pl.Series("line", numbers + 1, dtype=pl.Int64)
     texts = rows.with_columns(line, kind=pl.lit("pair")).filter("plain").select(TEXTS.names())
     rest = ((int(place), block[bounds[place] : bounds[place + 1]]) for place in np.flatnonzero(~plain))
-    return texts, [(place + 1, line) for place, line in rest if line.strip()], len(bounds) - 1
+    return texts, [(place + 1, line) for place, line in rest if line.strip() or _is_too_long(line)], len(bounds) - 1
 
 
 def _bounds(block: bytes) -> np.ndarray:

@@ -24,6 +24,7 @@ def _at_most_the_limit(code: str) -> pa.Check:
 CANDIDATES = pa.DataFrameSchema(
     {
         "prompts_equal": pa.Column(bool, _is_true("prompts_differ")),
+        "judged": pa.Column(bool, _is_true("no_judgement")),
         "prompt_characters": pa.Column(int, [_at_least_one("empty_prompt"), _at_most_the_limit("too_long")]),
         "shorter_response": pa.Column(int, _at_least_one("empty_response")),  # outer blanks not counted
         "longer_response": pa.Column(int, _at_most_the_limit("too_long")),

@@ -28,7 +28,7 @@ RULES: dict[str, Rule] = {
     # the record
     "broken_json": Rule("MINOR", "not valid JSON"),
     "broken_row": Rule("MINOR", "the CSV row has more or fewer cells than the header"),
-    "duplicate_column": Rule("MAJOR", "the table has a column twice: rename or drop one of them"),
+    "duplicate_column": Rule("MAJOR", "a table has a column twice, or an object a key: rename or drop one of them"),
     "invalid_utf8": Rule("MINOR", "not valid UTF-8: export the logs as UTF-8"),
     "line_too_long": Rule("MINOR", "the line is longer than any record should be: is the file JSON lines?"),
     "not_an_object": Rule("MINOR", "the record is not a JSON object"),
@@ -80,14 +80,13 @@ RULES: dict[str, Rule] = {
     ),
     "no_contrast": Rule("MINOR", "contradicted, and so is every row it could share a group with"),
     "duplicate": Rule("MINOR", "the same row stands earlier in the logs: merged into that one"),
-    "near_duplicate": Rule(
-        "MINOR", "nearly the same row stands earlier in the logs: merged into that one", "--duplicates exact"
-    ),
+    "near_duplicate": Rule("MINOR", "nearly the same row as another one: merged into that one", "--duplicates exact"),
     # what only lint reports
     "type_changes": Rule("MINOR", "a column holds values of different JSON types", "always kept"),
     "text_both_sides": Rule(
         "MINOR", "one response is chosen here and rejected there: legitimate across prompts", "always kept"
     ),
+    "scores_disagree": Rule("MINOR", "the rejected response has the higher score", "always kept"),
     "length_bias": Rule("MINOR", "the length of a response tells which one is better", "always kept"),
     "label_imbalance": Rule("MINOR", "liked or disliked responses are rare", "always kept"),
     "refusals": Rule("MINOR", "refusals stand more often on one side", "always kept"),
@@ -108,7 +107,7 @@ RULES: dict[str, Rule] = {
     "contamination": Rule("MAJOR", "a text shares a run of 13 words with an evaluation set", "no --eval"),
     # rows merged into others
     "semantic_duplicate": Rule(
-        "MINOR", "a row whose prompt means the same stands earlier: merged into that one", "--duplicates near"
+        "MINOR", "the same row as one whose prompt means the same: merged into that one", "--duplicates near"
     ),
 }
 

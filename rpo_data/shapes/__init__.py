@@ -12,12 +12,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from rpo_data.errors import RecipeError
-from rpo_data.shapes.base import Message, Pair, Response, Row, Shape, ShapeError, number
+from rpo_data.shapes.base import Message, Pair, Response, Row, Shape, ShapeError, is_judged, number
 from rpo_data.shapes.hh import split_dialogue
 
 __all__ = [
     "Message", "Pair", "Response", "Row", "Shape", "ShapeError",
-    "claiming_shapes", "get_shape", "map_columns", "read_rows", "shapes", "split_dialogue",
+    "claiming_shapes", "get_shape", "is_judged", "map_columns", "read_rows", "shapes", "split_dialogue",
 ]  # fmt: skip
 
 _MODULES = (
@@ -126,7 +126,7 @@ def read_rows(data: Mapping[str, Any], shape: Shape) -> list[Row]:
         ShapeError: the record does not fit; code and sentence say why.
     """
     rows = shape.read(data)
-    if not rows:
+    if all(isinstance(row, Response) and not is_judged(row) for row in rows):
         raise ShapeError("no_judgement", "holds no judgement: no response is compared, labelled, scored or ranked")
     for column in ("annotator", "language"):
         value = data.get(column)

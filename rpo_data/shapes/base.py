@@ -59,6 +59,11 @@ class Response:
 Row = Pair | Response
 
 
+def is_judged(response: Response) -> bool:
+    """Whether a response is labelled, scored or ranked; one that is not is rejected by a check."""
+    return not (response.label is None and response.score is None and response.rank is None)
+
+
 @dataclass(frozen=True)
 class Shape:
     """A shape of preference records, as its publisher documents it.
@@ -101,7 +106,11 @@ def required(data: Mapping[str, Any], column: str) -> Any:
         ShapeError: the column is not there, null, or NaN (how tables write null).
     """
     if column not in data:
-        raise ShapeError("missing_column", f"has no column '{column}' (it has: {', '.join(map(str, data)) or 'none'})")
+        close = [name for name in data if isinstance(name, str) and name.strip().lower() == column.lower()]
+        hint = f"; is it '{close[0]}'?" if close else ""
+        raise ShapeError(
+            "missing_column", f"has no column '{column}' (it has: {', '.join(map(str, data)) or 'none'}{hint})"
+        )
     value = data[column]
     if value is None:
         raise ShapeError("missing_value", f"'{column}' is null")

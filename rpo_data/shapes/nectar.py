@@ -26,10 +26,10 @@ def _read(data: Mapping[str, Any]) -> list[Row]:
     if opening["content"]:
         raise ShapeError("no_turn_marker", "'prompt' does not end with an empty '\\n\\nAssistant:' turn")
     answers = [(text(answer, "answer"), rank(answer, "rank", best=1)) for answer in members(data, "answers")]
-    ranked = [(answer, place) for answer, place in answers if place is not None]
-    if len(ranked) < 2:
-        raise ShapeError("no_judgement", f"holds no judgement: {len(ranked)} of {len(answers)} answers are ranked")
-    return [Response(prompt=prompt, completion=[assistant(answer)], rank=place) for answer, place in ranked]
+    ranked = sum(place is not None for _, place in answers)
+    if ranked < 2:
+        raise ShapeError("no_judgement", f"holds no judgement: {ranked} of {len(answers)} answers are ranked")
+    return [Response(prompt=prompt, completion=[assistant(answer)], rank=place) for answer, place in answers]
 
 
 SHAPE = Shape(

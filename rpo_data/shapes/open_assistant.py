@@ -44,13 +44,12 @@ def _prompts(root: Mapping[str, Any]) -> Iterator[tuple[list[Message], Mapping[s
 def _ranked(prompt: list[Message], node: Mapping[str, Any]) -> list[Row]:
     replies = [reply for reply in _replies(node) if _counts(reply) and reply.get("role") == "assistant"]
     places = [(reply, rank(reply, "rank", best=0)) for reply in replies]
-    ranked = [(reply, place) for reply, place in places if place is not None]
-    if len(ranked) < 2:
+    if sum(place is not None for _, place in places) < 2:
         return []
     language = value_key(node.get("lang")) or None
     return [
         Response(prompt=prompt, completion=[assistant(text(reply, "text"))], rank=place, language=language)
-        for reply, place in ranked
+        for reply, place in places
     ]
 
 

@@ -19,7 +19,7 @@ def _claims(data: Mapping[str, Any]) -> bool:
     if isinstance(prompt, str) and isinstance(data.get("system"), str):
         return False  # Axolotl's: TRL has no such column, and its text would be lost
     if all(isinstance(side, str) for side in sides):
-        return isinstance(prompt, str)  # two texts with a common start are claimed by no shape: name it with --format
+        return isinstance(prompt, str)  # two texts with a common start are too little to claim a record by
     return all(isinstance(side, list) for side in sides) and isinstance(prompt, (list, type(None)))
 
 
@@ -30,6 +30,7 @@ def _read(data: Mapping[str, Any]) -> list[Row]:
             raise ShapeError("missing_value", "'prompt' is null")
         if prompt is None:
             prompt, chosen, rejected = _split_common_text(chosen, rejected)
+            _check_implicit(prompt, data)
         if not isinstance(prompt, str):
             raise ShapeError("wrong_type", f"'prompt' is a {kind(prompt)}, where chosen and rejected are texts")
         return [Pair(prompt=[user(prompt)], chosen=[assistant(chosen)], rejected=[assistant(rejected)])]
@@ -52,6 +53,24 @@ def _split_common_text(chosen: str, rejected: str) -> tuple[str, str, str]:
     while same and not chosen[same - 1].isspace():
         same -= 1
     return chosen[:same].strip(), chosen[same:], rejected[same:]
+
+
+def _check_implicit(prompt: str, data: Mapping[str, Any]) -> None:
+    """A common start is no prompt where it is empty, or where another column holds words that may be the question.
+
+    Raises:
+        ShapeError: it is none.
+    """
+    others = [column for column, value in data.items() if column not in ("chosen", "rejected") and _has_words(value)]
+    if others:
+        named = ", ".join(f"'{column}'" for column in others[:3])
+        raise ShapeError("missing_column", f"has no column 'prompt', and {named} could be it")
+    if not prompt:
+        raise ShapeError("missing_column", "has no column 'prompt', and chosen and rejected have no common start")
+
+
+def _has_words(value: Any) -> bool:
+    return isinstance(value, str) and len(value.split()) > 1
 
 
 def behind_prompt(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Pair:

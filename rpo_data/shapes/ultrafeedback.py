@@ -23,11 +23,9 @@ def _claims(data: Mapping[str, Any]) -> bool:
 
 def _read(data: Mapping[str, Any]) -> list[Row]:
     prompt = user(text(data, "instruction"))
-    scored = [(text(completion, "response"), _score(completion)) for completion in members(data, "completions")]
     return [
-        Response(prompt=[prompt], completion=[assistant(response)], score=mean)
-        for response, mean in scored
-        if mean is not None
+        Response(prompt=[prompt], completion=[assistant(text(completion, "response"))], score=_score(completion))
+        for completion in members(data, "completions")
     ]
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from tests_support import pair
 
 from rpo_data import Recipe
+from rpo_data.errors import RecipeError
 from rpo_data.pipelines.lint import lint, print_findings
 from rpo_data.schemas.findings import Findings
 from rpo_data.schemas.rules import RULES
@@ -166,7 +167,7 @@ def test_exit_status_and_json(write_lines):
     assert done.returncode == 0, done.stderr
     assert Findings.model_validate_json(done.stdout).verdict in ("OK", "MINOR")
     assert run(bad).returncode == 3
-    assert run(bad, "--off", "nonsense").returncode == 1
+    assert run(bad, "--off", "nonsense").returncode == 2
     assert run("nowhere.jsonl").returncode == 1
 
 
@@ -176,3 +177,72 @@ def test_every_code_is_a_rule_and_stands_on_the_page():
     page = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
     for code, rule in RULES.items():
         assert f"| `{code}` | {rule.severity} | {rule.reason}" in page
+
+
+def test_contradictions_and_ties_of_responses_judged_one_by_one(write_lines):
+    def vote(n, answer, liked):
+        messages = [{"role": "user", "content": f"q {n}"}, {"role": "assistant", "content": answer}]
+        return {"messages": messages, "liked": liked}
+
+    records = [vote(n, answer, answer == "good") for n in range(20) for answer in ("good", "bad")]
+    records += [vote(n, "the same", liked) for n in (30, 31) for liked in (True, False)]
+    records += [vote(40, "alone", True)]
+    codes = found(lint(write_lines("logs.jsonl", records), off=NO_LANGUAGE))
+    assert (codes["conflict"], codes["no_pair"]) == (4, 1)
+
+
+def test_an_answer_without_a_rank_is_a_finding(write_lines):
+    answers = [{"answer": f"answer {n}", "rank": rank, "model": "m"} for n, rank in enumerate([None, 1, 2])]
+    record = {"prompt": "\n\nHuman: q?\n\nAssistant: ", "answers": answers}
+    report = lint(write_lines("logs.jsonl", [record]), off=NO_LANGUAGE)
+    assert (report.rows, found(report)["no_judgement"], report.files[0].scored) == (2, 1, 2)
+
+
+def test_scores_that_say_the_other_way(write_lines):
+    path = write_lines("logs.jsonl", [*rows(5), *rows(2, score_chosen=1.0, score_rejected=9.0)])
+    (disagree,) = [one for one in lint(path, off=NO_LANGUAGE).findings if one.code == "scores_disagree"]
+    assert (disagree.count, [example.line for example in disagree.examples]) == (2, [6, 7])
+
+
+def test_nothing_that_can_be_used_is_still_a_report(write_lines, tmp_path):
+    path = write_lines("logs.jsonl", [{"a": 1}] * 3)
+    report = lint(path, near=True, cache_dir=tmp_path)
+    assert (found(report)["unknown_shape"], report.verdict) == (3, "MAJOR")
+
+
+def test_near_duplicates_are_a_share_of_all_rows(write_lines, tmp_path):
+    words = " ".join(f"word{n}" for n in range(60))
+    texts = [f"{topic} {words} {topic}" for topic in ("red", "green", "blue")]
+    records = [
+        pair(0, prompt=text + end, chosen=text + " a", rejected=text + " b") for text in texts for end in ("", " x")
+    ]
+    (near,) = [
+        one
+        for one in lint(write_lines("logs.jsonl", records), near=True, cache_dir=tmp_path).findings
+        if one.code == "near_duplicate"
+    ]
+    assert (near.count, near.share) == (3, 0.5)
+
+
+def test_a_mapping_that_names_no_column_is_an_error(write_lines, tmp_path):
+    path = write_lines("logs.jsonl", rows(5))
+    with pytest.raises(
+        RecipeError, match="no record has the column 'promt' of --columns prompt=promt; did you mean 'prompt'"
+    ):
+        lint(path, Recipe(columns="prompt=promt"))
+
+
+def test_a_key_given_twice_is_rejected(tmp_path):
+    path = tmp_path / "logs.jsonl"
+    path.write_text('{"prompt": "q", "chosen": "a", "chosen": "b", "rejected": "c"}\n' + json.dumps(pair(1)) + "\n")
+    report = lint(path, off=NO_LANGUAGE)
+    (twice,) = [one for one in report.findings if one.code == "duplicate_column"]
+    assert twice.examples[0].message == "logs.jsonl:1: the key 'chosen' stands twice in one object: keep one of them"
+    assert report.rows == 1
+
+
+def test_the_table_says_what_is_wrong_with_a_record(write_lines):
+    path = write_lines("logs.jsonl", [*rows(3), {"prompt": "x" * 200, "chosen": "a"}])
+    out = Console(file=StringIO(), width=300)
+    print_findings(out, lint(path))
+    assert "logs.jsonl:4: has no column 'rejected' (it has: prompt, chosen): name the columns" in out.file.getvalue()

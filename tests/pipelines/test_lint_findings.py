@@ -107,3 +107,21 @@ def test_a_rule_that_is_off_is_not_looked_for(write_lines):
     assert (report.bias.markdown, report.bias.refusals, report.bias.prompt_echo) == (None, None, None)
     assert report.files[0].languages == {}
     assert lint(path).bias.markdown is not None
+
+
+def test_columns_of_two_types_stand_in_the_same_order_in_both_lanes(write_lines):
+    records = [pair(n) for n in range(10)]
+    records[1:1] = [{"rejected": 1, "prompt": 1, "chosen": 1}]
+    path = write_lines("logs.jsonl", records)
+    fast, exact = (only(lint(path, exact=lane), "type_changes") for lane in (False, True))
+    assert fast == exact
+    assert [example.text.split("'")[1] for example in fast.examples] == ["chosen", "prompt", "rejected"]
+
+
+@pytest.mark.parametrize("examples", [0, 2])
+def test_as_many_columns_of_two_types_are_shown_as_examples_are_asked_for(examples, write_lines):
+    more = [{f"column {n}": value for n in range(5)} for value in (1, "x")]
+    found = only(
+        lint(write_lines("logs.jsonl", [pair(n) | more[n] for n in range(2)]), examples=examples), "type_changes"
+    )
+    assert (found.count, len(found.examples)) == (5, examples)

@@ -229,8 +229,9 @@ def _helpsteer(record: dict, row: Any) -> bool:
 
 
 def _open_assistant(record: dict, row: Any) -> bool:
+    place = None if row.rank is None else row.rank - 1
     return any(
-        node.get("text") == _answer(row) and _is(node.get("rank"), row.rank - 1) for node in objects(record["prompt"])
+        node.get("text") == _answer(row) and _number(node.get("rank")) == place for node in objects(record["prompt"])
     )
 
 

@@ -14,7 +14,7 @@ REAL, TREE = COMPARISON_RECORDS["open_assistant"]
 
 
 def test_ranked_replies_at_every_depth():
-    """Spam and deleted replies are left out, unranked ones too; the places of the others stay as they are."""
+    """Spam and deleted replies are left out; an unranked one among ranked ones has no rank, and is left to the checks."""
     comb = [user("Who invented the honeycomb?")]
     start = "Honeycombs are a natural phenomenon. They are formed by bees using their specialized glands. "
     root = [user("Warum kann man nicht durch 0 teilen?")]
@@ -35,6 +35,7 @@ def test_ranked_replies_at_every_depth():
             Response(prompt=root, completion=[assistant("Weil kein Ergebnis passt.")], rank=1, language="de"),
             Response(prompt=deep, completion=[assistant("No result fits.")], rank=1, language="en"),
             Response(prompt=deep, completion=[assistant("Because.")], rank=3, language="en"),
+            Response(prompt=deep, completion=[assistant("later")], language="en"),
         ],
     ]
 
@@ -92,6 +93,6 @@ def test_the_whole_file(shared_data):
         return own + [place for reply in node["replies"] for place in ranked(reply)]
 
     expected = [place for tree in trees for place in ranked(tree["prompt"])]
-    assert (len(trees), len(rows)) == (100, 641)
-    assert sorted(row.rank - 1 for row in rows) == sorted(expected)
+    assert (len(trees), len(rows)) == (100, 642)
+    assert sorted(row.rank - 1 for row in rows if row.rank is not None) == sorted(expected)
     assert {len(row.prompt) for row in rows} == {1, 3, 5}

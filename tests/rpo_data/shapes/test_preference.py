@@ -32,6 +32,25 @@ def test_implicit_prompt_where_one_text_is_the_start_of_the_other():
     assert row == Pair(prompt=[user("say")], chosen=[assistant("it now")], rejected=[assistant("it")])
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"query": "what is it?"}, "has no column 'prompt', and 'query' could be it"),
+        ({"Prompt": "what is it?", "note": "two words"}, "has no column 'prompt', and 'Prompt', 'note' could be it"),
+    ],
+    ids=["query", "Prompt"],
+)
+def test_a_common_start_is_no_prompt_where_the_question_stands_elsewhere(more, message):
+    with pytest.raises(ShapeError, match=message) as error:
+        read({"chosen": "The answer: yes", "rejected": "The answer: no", "source": "chat"} | more)
+    assert error.value.code == "missing_column"
+
+
+def test_no_common_start_is_no_prompt():
+    with pytest.raises(ShapeError, match="have no common start"):
+        read({"chosen": "yes", "rejected": "no"})
+
+
 @pytest.mark.parametrize("data", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
 def test_conversational(data):
     prompt = [system("Be short."), user("2+2?")]

@@ -17,6 +17,7 @@ def test_each_rated_completion_has_the_mean_of_its_ratings():
         [
             Response(prompt=prime, completion=[assistant("Two.")], score=4.5),
             Response(prompt=prime, completion=[assistant("Nine.")], score=1.5),
+            Response(prompt=prime, completion=[assistant("Prime?")]),  # left to the checks
         ],
         [
             Response(prompt=chat, completion=[assistant("Cat.")], score=4.75),
