@@ -40,7 +40,7 @@ def scalable(mask: np.ndarray) -> np.ndarray:
     """
     able = np.ones(len(mask), dtype=bool)
     some = np.flatnonzero(mask.any(axis=(1, 2)))
-    able[some] = _scalable(~mask[some])
+    able[some] = _scalable(np.ascontiguousarray(~mask[some]))
     return able
 
 

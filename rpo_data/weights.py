@@ -93,8 +93,9 @@ def contrast_weights(
     temperatures = _temperatures(temperature, len(cells))
     weights = np.empty(cells.shape, dtype=np.float32)
     for part in _blocks(cells):
-        found = _weights(cells[part], masked[part], temperatures[part], normalize, scale)
-        weights[part] = np.where(masked[part], 0.0, np.maximum(found, FLOOR))
+        block, hidden = np.ascontiguousarray(cells[part]), np.ascontiguousarray(masked[part])  # one order of summing
+        found = _weights(block, hidden, temperatures[part], normalize, scale)
+        weights[part] = np.where(hidden, 0.0, np.maximum(found, FLOOR))
     return weights.reshape(similarity.shape)
 
 
@@ -144,7 +145,11 @@ def effective_contrasts(weights: np.ndarray) -> np.ndarray:
 
 
 def mean_effective_contrasts(stacks: Sequence[Stack], temperature: float, normalize: Normalize = "row") -> float:
-    """Mean of `effective_contrasts` over all wins of these groups; wins all masked do not count."""
+    """Mean of `effective_contrasts` over all wins of these groups; wins all masked do not count.
+
+    For `none` it is that of `row`: the shares of a row in its sum are the same, down to where they would underflow.
+    """
+    normalize = "row" if normalize == "none" else normalize
     total, wins = 0.0, 0
     for similarity, mask in stacks:
         rows = effective_contrasts(contrast_weights(similarity, mask, temperature, normalize))
@@ -165,8 +170,8 @@ def calibrate_temperature(mined: Sequence[Stack], random: Sequence[Stack], norma
     """The temperature at which mined groups have as many effective contrasts as random ones have at the paper's 0.5.
 
     The target is always the paper's (row weights, temperature 0.5, random groups): so many losses does a win of the paper
-    meet. The mined groups are counted with the weights that they will have. For `none` these are the shares of a row in
-    its sum, so the answer is that of `row`. `scale` changes no share, so it plays no part.
+    meet. The mined groups are counted with the weights that they will have. A row's shares in its sum are all that counts:
+    `none` has the answer of `row`, and `scale` plays no part.
 
     Of more than 20,000 groups an even sample is looked at, drawn with a fixed seed and the same for equal data.
 
