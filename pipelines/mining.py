@@ -1,5 +1,6 @@
 """The last stages of a build: contrast groups of related prompts, and the weights of their cells."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,10 @@ from rpo_data.groups import form_groups
 from rpo_data.pipelines.checking import Checked, Say
 from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
-from rpo_data.quality import measure, nearest_similarity
+from rpo_data.quality import WeightedCells, measure, nearest_similarity
 from rpo_data.schemas.manifest import Quality
 from rpo_data.schemas.recipe import Recipe
-from rpo_data.weights import calibrate_temperature, contrast_weights
+from rpo_data.weights import PAPER_TEMPERATURE, Stack, by_shape, calibrate_temperature, contrast_weights
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,18 @@ def mine(checked: Checked, prompts: Prompts, recipe: Recipe, *, cache: Path, say
     train_random = [group for group in random_groups if not row_is_test[group[0]]]
     cells = [cells_of(group) for view in train_views for group in view]
     random_cells = [cells_of(group) for group in train_random]
-    temperature, warning = _temperature(recipe, cells, random_cells)
+    stacks, random_stacks = _stacks(cells), _stacks(random_cells)
+    temperature, warning, calibration_groups = _temperature(recipe, stacks, random_stacks)
 
     in_train = np.where(prompts.is_test[:, None], -1, prompts.neighbors)
     nearest = nearest_similarity(prompts.of_row[~row_is_test], in_train, prompts.similarity, recipe.group_size - 1)
     quality = measure(
-        prompts.vectors, prompts.of_row, train_views, train_random, cells, random_cells, nearest, temperature
+        _weighted(stacks, temperature),
+        _weighted(random_stacks, PAPER_TEMPERATURE),
+        masked=_masked(cells),
+        random_masked=_masked(random_cells),
+        nearest=nearest,
+        calibration_groups=calibration_groups,
     )
     say(
         f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
@@ -109,10 +116,38 @@ def _swap(one: np.ndarray, other: np.ndarray, known: Judgements) -> bool:
     return False
 
 
-def _temperature(recipe: Recipe, mined: list[Cells], random: list[Cells]) -> tuple[float, str | None]:
+def _temperature(recipe: Recipe, mined: list[Stack], random: list[Stack]) -> tuple[float, str | None, int | None]:
+    """The temperature, a warning, and how many groups it was calibrated on."""
     if recipe.temperature != "auto":
-        return float(recipe.temperature), None
-    return calibrate_temperature(*([(c.similarity, c.mask) for c in cells] for cells in (mined, random)))
+        return float(recipe.temperature), None, None
+    return calibrate_temperature(mined, random)
+
+
+def _stacks(cells: list[Cells]) -> list[Stack]:
+    """Similarity and mask of the groups of each shape."""
+    shapes = np.array([group.mask.shape for group in cells]).reshape(-1, 2)
+    return [
+        (np.array([cells[n].similarity for n in numbers]), np.array([cells[n].mask for n in numbers]))
+        for numbers in by_shape(shapes)
+    ]
+
+
+def _weighted(stacks: list[Stack], temperature: float) -> list[WeightedCells]:
+    """The same with weights; a pair's own cell is on the diagonal."""
+    return [
+        WeightedCells(
+            s, m, contrast_weights(s, m, temperature), np.broadcast_to(np.eye(m.shape[1], dtype=bool), m.shape)
+        )
+        for s, m in stacks
+    ]
+
+
+def _masked(cells: list[Cells]) -> Counter[str]:
+    """Masked cells by reason."""
+    total: Counter[str] = Counter()
+    for group in cells:
+        total.update(group.masked)
+    return total
 
 
 def _numbered(

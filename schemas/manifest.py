@@ -61,15 +61,58 @@ class SplitInfo(_Model):
     groups: int
 
 
+class Distribution(_Model):
+    """Many numbers in nine: how many, their mean, and quantiles (p5: 5 % are lower). Six significant digits."""
+
+    count: int
+    mean: float
+    min: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    max: float
+
+
+class Contrasts(_Model):
+    """What the cells of a grouping look like; masked cells stand in no distribution, None is one of nothing.
+
+    groups, cells        of all views
+    masked_cells         cells that do not count, by reason
+    own_similarity       cosine in own cells, where win and loss answer one prompt (paired mode: are one pair)
+    cross_similarity     cosine in the other cells
+    weight               weights as written; their mean times beta is the beta that cells have on average
+    effective_contrasts  of each win: exp(entropy of its weights), the number of losses that it really meets
+    own_weight           of each win with an own cell: the share of its weight that lies there (the diagonal)
+    column_sums          of each loss: sum of its weights in units of its group's mean, so that 1 is even (sinkhorn: 1)
+    hubs                 losses with a column sum above 2: pushed down at least twice as hard as their group's mean
+    """
+
+    groups: int
+    cells: int
+    masked_cells: dict[str, int]
+    own_similarity: Distribution | None
+    cross_similarity: Distribution | None
+    weight: Distribution | None
+    effective_contrasts: Distribution | None
+    own_weight: Distribution | None
+    column_sums: Distribution | None
+    hubs: int
+
+
 class Quality(_Model):
     """How related the prompts of a group are (train split, all views), beside two yardsticks on the same rows.
 
-    mean_similarity        mean cosine of two different rows of one group
+    mean_similarity        mean cosine of a win and a loss of one group that are not one pair, masked or not
     random_similarity      the same for random groups of the same sizes
     nearest_similarity     mean cosine of a row to its group_size - 1 nearest rows: no grouping can reach more
     effective_contrasts    mean over wins of exp(entropy of the win's weights)
     random_contrasts       the same for random groups at temperature 0.5 (the paper's)
     cells, masked_cells    all cells of all groups and views, and those that do not count, by reason
+    mined, random          distributions: of these groups, and of random ones with the paper's weights (row, 0.5)
+    row_fallbacks          groups whose masks allow no sinkhorn weights, so that they have row weights; 0 otherwise
+    calibration_groups     groups that temperature auto looked at; None where the temperature was given
     """
 
     mean_similarity: float | None
@@ -79,6 +122,10 @@ class Quality(_Model):
     random_contrasts: float | None
     cells: int
     masked_cells: dict[str, int]
+    mined: Contrasts | None = None
+    random: Contrasts | None = None
+    row_fallbacks: int = 0
+    calibration_groups: int | None = None
 
 
 class Manifest(_Model):
