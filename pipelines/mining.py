@@ -1,16 +1,16 @@
 """The last stages of a build: contrast groups of related prompts, and the weights of their cells."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from rpo_data.cells import Cells, cell_starts, cells_of, joined
 from rpo_data.conflicts import near_prompts
-from rpo_data.contrasts import Cells, Judgements, fully_masked, group_cells, judgements
+from rpo_data.contrasts import Judgements, fully_masked, judgements
 from rpo_data.errors import LogError
 from rpo_data.groups import form_groups
 from rpo_data.pipelines.checking import Checked, Say
@@ -19,16 +19,20 @@ from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
 from rpo_data.schemas.manifest import Quality
 from rpo_data.schemas.recipe import Recipe
-from rpo_data.weights import PAPER_TEMPERATURE, Stack, by_shape, calibrate_temperature, contrast_weights
+from rpo_data.schemas.tables import GROUPS
+from rpo_data.utility import Band, Material
+from rpo_data.weights import PAPER_TEMPERATURE, Stack, calibrate_temperature, contrast_weights, view_temperatures
+
+Groups = list[np.ndarray]
 
 
 @dataclass(frozen=True)
 class Mined:
-    """Order of the rows of each split, rows of the groups table, and what the manifest says of them."""
+    """Order of the rows of each split, the groups table of each, and what the manifest says of them."""
 
     order: dict[str, np.ndarray]
-    groups: dict[str, list[dict[str, Any]]]
-    temperature: float
+    groups: dict[str, pa.Table]
+    temperature: float | tuple[float, ...]
     quality: Quality
     warnings: list[str]
 
@@ -36,58 +40,73 @@ class Mined:
 def mine(checked: Checked, prompts: Prompts, recipe: Recipe, *, cache: Path, say: Say) -> Mined:
     """Stages groups and weights, with the quality of the result on the train split."""
     row_is_test = prompts.is_test[prompts.of_row]
-    block = blocks(checked.ids, row_is_test)
     known = judgements(checked.ids, checked.ties, near_prompts(prompts.ids, prompts.near))
-    views, random_groups = _groups(prompts, block, recipe, cache)
-    views, random_groups = [unmasked(view, block, known) for view in views], unmasked(random_groups, block, known)
-    cells_of = partial(group_cells, vectors=prompts.vectors, prompt_of_row=prompts.of_row, known=known)
+    block = blocks(checked.ids, row_is_test, recipe.mix_languages)
+    kind = np.zeros(len(block), dtype=np.int8)
+    material = Material(prompts.vectors, prompts.of_row, block, kind, prompts.neighbors, known)
+    views, random_groups = _groups(material, recipe, cache)
+    order, views = _ordered([unmasked(view, block, known) for view in views], row_is_test)
+    make = partial(cells_of, vectors=prompts.vectors, prompt_of_row=prompts.of_row, known=known)
+    cells = [make(view, view) for view in views]
+    in_train = [_in_train(view, row_is_test) for view in views]
 
-    train_views = [[group for group in view if not row_is_test[group[0]]] for view in views]
-    train_random = [group for group in random_groups if not row_is_test[group[0]]]
-    cells = [cells_of(group) for view in train_views for group in view]
-    random_cells = [cells_of(group) for group in train_random]
-    stacks, random_stacks = _stacks(cells), _stacks(random_cells)
-    temperature, warning, calibration_groups = _temperature(recipe, stacks, random_stacks)
+    of_random = make(random_groups, random_groups).of(_in_train(random_groups, row_is_test))
+    of_mined = joined([part.of(here) for part, here in zip(cells, in_train, strict=True)])
+    temperature, warning, looked_at = _temperature(recipe, of_mined, of_random)
+    temperatures = view_temperatures(temperature, len(views))
+    weights = [weigh(part, heat, recipe) for part, heat in zip(cells, temperatures, strict=True)]
 
-    in_train = np.where(prompts.is_test[:, None], -1, prompts.neighbors)
-    nearest = nearest_similarity(prompts.of_row[~row_is_test], in_train, prompts.similarity, recipe.group_size - 1)
+    train_weights = [
+        weight[np.repeat(here, part.shapes.prod(axis=1))]
+        for weight, part, here in zip(weights, cells, in_train, strict=True)
+    ]
+    train_neighbors = np.where(prompts.is_test[:, None], -1, prompts.neighbors)
+    others = recipe.group_size - 1
     quality = measure(
-        _weighted(stacks, temperature),
-        _weighted(random_stacks, PAPER_TEMPERATURE),
-        masked=_masked(cells),
-        random_masked=_masked(random_cells),
-        nearest=nearest,
-        calibration_groups=calibration_groups,
+        _weighted(of_mined, np.concatenate(train_weights)),
+        _weighted(of_random, weigh(of_random, PAPER_TEMPERATURE)),
+        masked=of_mined.masked,
+        random_masked=of_random.masked,
+        nearest=nearest_similarity(prompts.of_row[~row_is_test], train_neighbors, prompts.similarity, others),
+        normalize=recipe.normalize,
+        calibration_groups=looked_at,
     )
     say(
         f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
         f"(random {_figure(quality.random_similarity)}, nearest {_figure(quality.nearest_similarity)})"
     )
-    order, groups = _numbered(views, cells_of, row_is_test, temperature)
-    return Mined(order, groups, temperature, quality, [warning] if warning else [])
+    tables = {
+        split: _table(
+            split, views, cells, weights, [row_is_test[[g[0] for g in view]] == flag for view in views], order
+        )
+        for split, flag in (("train", False), ("test", True))
+        if split in order
+    }
+    return Mined(order, tables, temperature, quality, [warning] if warning else [])
 
 
-def _groups(
-    prompts: Prompts, block: np.ndarray, recipe: Recipe, cache: Path
-) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:
+def _groups(material: Material, recipe: Recipe, cache: Path) -> tuple[list[Groups], Groups]:
     """The groups of every view, and random groups of the same sizes to compare them with."""
-    arrays = (prompts.vectors, prompts.of_row, prompts.neighbors, block)
-    form = partial(form_groups, *arrays, group_size=recipe.group_size, seed=recipe.seed)
+    band = Band(recipe.min_score, recipe.max_score, recipe.range_min, recipe.range_max)
+    form = partial(form_groups, material, group_size=recipe.group_size, seed=recipe.seed)
 
     def make() -> dict[str, np.ndarray]:
-        views = form(views=recipe.views, strategy=recipe.strategy)
+        views = form(views=recipe.views, strategy=recipe.strategy, band=band)
         return {
             "rows": np.array([np.concatenate(view) for view in views]),
             "sizes": np.array([[len(group) for group in view] for view in views]),
         }
 
-    settings = [recipe.group_size, recipe.views, recipe.strategy, recipe.seed]
+    known = material.known
+    arrays = [material.vectors, material.prompt, material.block, material.kind, material.neighbors]
+    arrays += [known.win, known.loss, known.other, known.equal, known.chosen, known.rejected] if known else []
+    settings = [recipe.group_size, recipe.views, recipe.strategy, recipe.seed, *vars(band).values()]
     found = stored_arrays(cache, "groups", {"arrays": array_hash(*arrays), "settings": settings}, make)
     views = [np.split(rows, np.cumsum(sizes)[:-1]) for rows, sizes in zip(found["rows"], found["sizes"], strict=True)]
     return views, form(views=1, strategy="random")[0]
 
 
-def unmasked(groups: list[np.ndarray], block: np.ndarray, known: Judgements) -> list[np.ndarray]:
+def unmasked(groups: Groups, block: np.ndarray, known: Judgements) -> Groups:
     """Give every group an unmasked cell: one that has none swaps a row with the first group of its block where that helps.
 
     Rows none of which could ever be contrasted are left out before groups are formed, so hardly ever does no swap help.
@@ -116,69 +135,86 @@ def _swap(one: np.ndarray, other: np.ndarray, known: Judgements) -> bool:
     return False
 
 
-def _temperature(recipe: Recipe, mined: list[Stack], random: list[Stack]) -> tuple[float, str | None, int | None]:
+def _ordered(views: list[Groups], row_is_test: np.ndarray) -> tuple[dict[str, np.ndarray], list[Groups]]:
+    """Order of the rows of each split (groups of view 0 contiguous), and the groups with their rows in that order."""
+    order: dict[str, np.ndarray] = {}
+    local = np.empty(len(row_is_test), dtype=np.int64)
+    for split, flag in (("train", False), ("test", True)):
+        inside = [group for group in views[0] if row_is_test[group[0]] == flag]
+        if inside:
+            order[split] = np.concatenate(inside)
+            local[order[split]] = np.arange(len(order[split]))
+    return order, [[group[np.argsort(local[group])] for group in view] for view in views]
+
+
+def _in_train(groups: Groups, row_is_test: np.ndarray) -> np.ndarray:
+    return ~row_is_test[[group[0] for group in groups]]
+
+
+def _temperature(
+    recipe: Recipe, mined: Cells, random: Cells
+) -> tuple[float | tuple[float, ...], str | None, int | None]:
     """The temperature, a warning, and how many groups it was calibrated on."""
     if recipe.temperature != "auto":
-        return float(recipe.temperature), None, None
-    return calibrate_temperature(mined, random)
+        return recipe.temperature, None, None
+    return calibrate_temperature(_stacks(mined), _stacks(random), recipe.normalize)
 
 
-def _stacks(cells: list[Cells]) -> list[Stack]:
-    """Similarity and mask of the groups of each shape."""
-    shapes = np.array([group.mask.shape for group in cells]).reshape(-1, 2)
+def _stacks(cells: Cells) -> list[Stack]:
+    return [(cells.similarity[places], cells.reason[places] > 0) for places in cells.stacks()]
+
+
+def weigh(cells: Cells, temperature: float, recipe: Recipe | None = None) -> np.ndarray:
+    """The weight of each cell, float32; without a recipe the paper's, whose rows sum to 1."""
+    weight = np.zeros(len(cells.similarity), dtype=np.float32)
+    modes = (recipe.normalize, recipe.scale) if recipe else ()
+    for places in cells.stacks():
+        weight[places] = contrast_weights(cells.similarity[places], cells.reason[places] > 0, temperature, *modes)
+    return weight
+
+
+def _weighted(cells: Cells, weight: np.ndarray) -> list[WeightedCells]:
     return [
-        (np.array([cells[n].similarity for n in numbers]), np.array([cells[n].mask for n in numbers]))
-        for numbers in by_shape(shapes)
+        WeightedCells(cells.similarity[at], cells.reason[at] > 0, weight[at], cells.own[at]) for at in cells.stacks()
     ]
 
 
-def _weighted(stacks: list[Stack], temperature: float) -> list[WeightedCells]:
-    """The same with weights; a pair's own cell is on the diagonal."""
-    return [
-        WeightedCells(
-            s, m, contrast_weights(s, m, temperature), np.broadcast_to(np.eye(m.shape[1], dtype=bool), m.shape)
+def _table(
+    split: str,
+    views: Sequence[Groups],
+    cells: Sequence[Cells],
+    weights: Sequence[np.ndarray],
+    inside: Sequence[np.ndarray],
+    order: dict[str, np.ndarray],
+) -> pa.Table:
+    """The groups table of one split, view after view."""
+    local = np.empty(int(max(rows.max() for rows in order.values())) + 1, dtype=np.int64)
+    local[order[split]] = np.arange(len(order[split]))
+    parts = []
+    for view, (groups, part, weight, here) in enumerate(zip(views, cells, weights, inside, strict=True)):
+        rows = [local[group] for group, wanted in zip(groups, here, strict=True) if wanted]
+        in_cells = np.repeat(here, part.shapes.prod(axis=1))
+        members = pa.ListArray.from_arrays(
+            pa.array(cell_starts(np.array([[len(row), 1] for row in rows])).astype(np.int32)),
+            pa.array(np.concatenate(rows)),
         )
-        for s, m in stacks
-    ]
+        columns = {
+            "group_id": pa.array([f"{split}-{view}-{number}" for number in range(len(rows))]),
+            "view": pa.array(np.full(len(rows), view, dtype=np.int32)),
+            "win_rows": members,
+            "loss_rows": members,
+            "similarity": _matrices(part.shapes[here], part.similarity[in_cells]),
+            "weight": _matrices(part.shapes[here], weight[in_cells]),
+        }
+        parts.append(pa.table(columns).cast(GROUPS.arrow_schema))
+    return pa.concat_tables(parts)
 
 
-def _masked(cells: list[Cells]) -> Counter[str]:
-    """Masked cells by reason."""
-    total: Counter[str] = Counter()
-    for group in cells:
-        total.update(group.masked)
-    return total
-
-
-def _numbered(
-    views: list[list[np.ndarray]], cells_of: Callable[[np.ndarray], Cells], row_is_test: np.ndarray, temperature: float
-) -> tuple[dict[str, np.ndarray], dict[str, list[dict[str, Any]]]]:
-    """Order of the rows of each split (groups of view 0 contiguous) and the rows of the groups table."""
-    local = np.empty(len(row_is_test), dtype=np.int64)
-    order: dict[str, np.ndarray] = {}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for split, flag in (("train", False), ("test", True)):
-        if not (row_is_test == flag).any():
-            continue
-        order[split] = np.concatenate([group for group in views[0] if row_is_test[group[0]] == flag])
-        local[order[split]] = np.arange(len(order[split]))
-        rows[split] = []
-        for view, groups in enumerate(views):
-            inside = [group for group in groups if row_is_test[group[0]] == flag]
-            for number, group in enumerate(inside):
-                group = group[np.argsort(local[group])]
-                cells = cells_of(group)
-                rows[split].append(
-                    {
-                        "group_id": f"{split}-{view}-{number}",
-                        "view": view,
-                        "win_rows": local[group].tolist(),
-                        "loss_rows": local[group].tolist(),
-                        "similarity": cells.similarity.tolist(),
-                        "weight": contrast_weights(cells.similarity, cells.mask, temperature).tolist(),
-                    }
-                )
-    return order, rows
+def _matrices(shapes: np.ndarray, cells: np.ndarray) -> pa.ListArray:
+    """Flat cells as a list of rows for each group."""
+    widths = np.repeat(shapes[:, 1], shapes[:, 0])
+    inner = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(widths)).astype(np.int32)), pa.array(cells))
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(shapes[:, 0])).astype(np.int32)), inner)
 
 
 def _figure(value: float | None) -> str:

@@ -89,7 +89,7 @@ def embed_and_split(
     found = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache)
     corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, *found, recipe.duplicate_score)), recipe)
     corpus, split, together = _split(corpus, recipe, before)
-    corpus, split, together = _without_contrast(corpus, split, together, recipe.group_size)
+    corpus, split, together = _without_contrast(corpus, split, together, recipe)
     for code, number in corpus.checked.left_out_counts.items() - checked.left_out_counts.items():
         say(f"        {number:,} left out: {code}")
     neighbors, similarity = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache)
@@ -100,8 +100,10 @@ def embed_and_split(
     return corpus.checked, prompts
 
 
-def blocks(ids: pl.DataFrame, row_is_test: np.ndarray) -> np.ndarray:
+def blocks(ids: pl.DataFrame, row_is_test: np.ndarray, mix_languages: bool = False) -> np.ndarray:
     """Rows that may share a group: same split, same language (not known: the most common one); a number for each row."""
+    if mix_languages:
+        return row_is_test.astype(np.int64)
     known = ids["language"].drop_nulls().value_counts().sort("count", "language", descending=[True, False])["language"]
     language = ids["language"].fill_null(known[0] if len(known) else "").rank("dense").to_numpy().astype(np.int64)
     return row_is_test.astype(np.int64) * (int(language.max()) + 1) + language
@@ -159,16 +161,18 @@ def _split(corpus: _Corpus, recipe: Recipe, before: tuple[set[str], set[str]] | 
     return corpus, split, _among(kept, together)
 
 
-def _without_contrast(corpus: _Corpus, split: Split, together: Edges, group_size: int) -> tuple[_Corpus, Split, Edges]:
+def _without_contrast(corpus: _Corpus, split: Split, together: Edges, recipe: Recipe) -> tuple[_Corpus, Split, Edges]:
     """Leave out rows that no group could train: all that may share a group with them is contradicted, as they are."""
     rows = corpus.checked.ids
     known = judgements(rows, corpus.checked.ties, near_prompts(corpus.prompt_ids, corpus.near))
     if not known.contradicted.any():
         return corpus, split, together
-    block = blocks(rows, split.is_test[rows["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1])
+    block = blocks(
+        rows, split.is_test[rows["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1], recipe.mix_languages
+    )
     lost = [members for number in np.unique(block) if fully_masked(members := np.flatnonzero(block == number), known)]
     gone = np.isin(np.arange(len(rows)), np.concatenate([np.empty(0, dtype=np.int64), *lost]))
-    gone |= known.contradicted & (group_size == 1)
+    gone |= known.contradicted & (recipe.group_size == 1)
     sentence = "contradicted, and so is every row it could share a group with: use --conflicts drop or majority"
     corpus, kept = _leave_out(corpus, rows.filter(~gone), left_out(rows.filter(gone), "no_contrast", sentence))
     return corpus, _of_prompts(split, kept), _among(kept, together)

@@ -41,22 +41,24 @@ def anneal(
     for place in range(len(flat)):
         if flat[place] >= 0:
             slot[flat[place]] = place
-    state, heat = mix(np.uint64(seed) + _GOLDEN), hot
+    state, heat, still = mix(np.uint64(seed) + _GOLDEN), hot, steps - steps // 20
     for step in range(steps):
-        if step % 4096 == 0:
+        if step >= still:
+            heat = 0.0
+        elif step % 4096 == 0:
             heat = hot * (cold / hot) ** (step / steps)
         state += _GOLDEN
         bits = mix(state)
         a = np.int64(((bits >> np.uint64(32)) * np.uint64(rows)) >> np.uint64(32))
         near = moves[a, np.int64(((bits & np.uint64(0xFFFF)) * np.uint64(choices)) >> np.uint64(16))]
-        if near < 0:
-            continue
+        if near < 0 or (bits >> np.uint64(28)) & np.uint64(15) == np.uint64(0):
+            state += _GOLDEN  # now and then any row: else some groupings are never reached
+            near = np.int64(((mix(state) >> np.uint64(32)) * np.uint64(rows)) >> np.uint64(32))
         group_a, group_b = slot[a] // width, slot[near] // width
-        place_b = group_b * width + np.int64(
-            (((bits >> np.uint64(16)) & np.uint64(0xFFFF)) * np.uint64(width)) >> np.uint64(16)
-        )
+        draw = (bits >> np.uint64(16)) & np.uint64(0xFFF)
+        place_b = group_b * width + np.int64((draw * np.uint64(width)) >> np.uint64(12))
         b = flat[place_b]
-        if group_a == group_b or b < 0 or b == near or kind[a] != kind[b]:
+        if group_a == group_b or b < 0 or kind[a] != kind[b]:
             continue
         gain = np.int64(0)
         for t in range(width):
@@ -67,7 +69,7 @@ def anneal(
                 gain += np.int64(utility[b, one]) - np.int64(utility[a, one])
         if gain < 0:
             state += _GOLDEN
-            if np.float64(mix(state) >> np.uint64(11)) * 2.0**-53 >= np.exp(gain / heat):
+            if heat == 0.0 or np.float64(mix(state) >> np.uint64(11)) * 2.0**-53 >= np.exp(gain / heat):
                 continue
         flat[slot[a]], flat[place_b] = b, a
         slot[a], slot[b] = place_b, slot[a]
@@ -90,5 +92,5 @@ def best_moves(utility: np.ndarray, count: int) -> np.ndarray:
                 place = filled
                 filled += 1
             found[row, place], worth[place] = other, value
-            lowest = np.argmin(worth[:filled])
+            lowest = int(np.argmin(worth[:filled]))
     return found

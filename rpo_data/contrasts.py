@@ -150,33 +150,26 @@ def _among(codes: np.ndarray, rising: np.ndarray) -> np.ndarray:
     return rising[place] == codes
 
 
-def group_similarity(vectors: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """Cosine of each prompt of a group with each, shape (M, M), float32; exactly 1 where the prompt is the same."""
-    members = vectors[prompts].astype(np.float64)
-    exact = np.einsum("id,jd->ij", members, members)
-    same = prompts[:, None] == prompts[None, :]
-    return np.where(same, 1.0, np.clip(exact, -1.0, 1.0)).astype(np.float32)
-
-
 def group_masks(wins: np.ndarray, losses: np.ndarray, known: Judgements) -> dict[str, np.ndarray]:
-    """For each reason the cells masked for it, shape (wins, losses); a cell counts under its first reason.
+    """For each reason the cells masked for it, shape (..., wins, losses); a cell counts under its first reason.
 
     Args:
-        wins: rows whose chosen response stands in each cell.
-        losses: rows whose rejected response does.
+        wins: rows whose chosen response stands in each cell, shape (..., wins).
+        losses: rows whose rejected response does, shape (..., losses).
         known: what the logs say.
     """
-    same_response = known.chosen[wins][:, None] == known.rejected[losses][None, :]
+    wins, losses = wins[..., :, None], losses[..., None, :]
+    same_response = known.chosen[wins] == known.rejected[losses]
     judged_other = judged_equal = np.zeros(same_response.shape, dtype=bool)
     if known.suspect[wins].any():
-        codes = known.win[wins][:, None] * known.answers + known.loss[losses][None, :]
+        codes = known.win[wins] * known.answers + known.loss[losses]
         judged_other = _among(codes, known.other) & ~same_response
         judged_equal = _among(codes, known.equal) & ~same_response & ~judged_other
-    same_prompt = known.prompt[wins][:, None] == known.prompt[losses][None, :]
-    same_judge = known.judge[wins][:, None] == known.judge[losses][None, :]
-    higher = known.score_rejected[losses][None, :] > known.score_chosen[wins][:, None]  # NaN: not known, so False
+    same_prompt = known.prompt[wins] == known.prompt[losses]
+    same_judge = known.judge[wins] == known.judge[losses]
+    higher = known.score_rejected[losses] > known.score_chosen[wins]  # NaN: not known, so False
     scored_other = same_prompt & same_judge & higher & ~same_response & ~judged_other & ~judged_equal
-    scored_other &= wins[:, None] != losses[None, :]
+    scored_other &= wins != losses
     return dict(zip(MASK_REASONS, (same_response, judged_other, judged_equal, scored_other), strict=True))
 
 
@@ -190,21 +183,3 @@ def fully_masked(rows: np.ndarray, known: Judgements) -> bool:
 
 def _all_masked(rows: np.ndarray, known: Judgements) -> bool:
     return bool(np.logical_or.reduce(list(group_masks(rows, rows, known).values())).all())
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The cells of one group: similarity and mask, shape (M, M), row = win, and how many are masked for each reason."""
-
-    similarity: np.ndarray
-    mask: np.ndarray
-    masked: dict[str, int]
-
-
-def group_cells(rows: np.ndarray, vectors: np.ndarray, prompt_of_row: np.ndarray, known: Judgements) -> Cells:
-    """Similarity and masks of one group of rows."""
-    masks = group_masks(rows, rows, known)
-    mask = np.logical_or.reduce(list(masks.values()))
-    return Cells(
-        group_similarity(vectors, prompt_of_row[rows]), mask, {reason: int(m.sum()) for reason, m in masks.items()}
-    )

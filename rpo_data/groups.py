@@ -91,7 +91,11 @@ def group_shapes(wins: int, losses: int, group_size: int, max_group: int) -> tup
     groups = min(-(-(wins + losses) // group_size), rare)
     most = groups * (max_group - 1)
     kept = [min(count, most if count > rare else count) for count in (wins, losses)]
-    shapes = np.stack([count // groups + (np.arange(groups) < count % groups) for count in kept], axis=1)
+    first, last = (
+        np.arange(groups),
+        np.arange(groups)[::-1],
+    )  # a group that has a win more has no loss more, if it can be
+    shapes = np.stack([n // groups + (at < n % groups) for n, at in zip(kept, (first, last), strict=True)], axis=1)
     return shapes, wins - kept[0], losses - kept[1]
 
 

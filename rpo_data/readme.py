@@ -54,9 +54,10 @@ Prompts were embedded with {manifest.embedder.name} ({manifest.embedder.dimensio
 | mean cosine inside groups | {_figure(quality.mean_similarity)} |
 | the same for random groups | {_figure(quality.random_similarity)} |
 | mean cosine to the nearest rows, the bound | {_figure(quality.nearest_similarity)} |
-| temperature | {manifest.temperature:g} |
+| temperature | {manifest.temperatures}; weights {recipe.normalize}, {recipe.scale} |
 | effective contrasts of a win | {_figure(quality.effective_contrasts)} |
 | the same for random groups at temperature 0.5 | {_figure(quality.random_contrasts)} |
+| losses that are hubs (column sum above 2) | {_hubs(manifest)} |
 | cells, masked ones | {quality.cells:,}, {masked} |
 
 {"Warnings:" if warnings else ""}
@@ -66,6 +67,11 @@ Prompts were embedded with {manifest.embedder.name} ({manifest.embedder.dimensio
 `pairs/`, `groups/`, `neighbors/` and `vectors/` open with `datasets.load_from_disk`; `manifest.json` holds every count
 and setting; `rejects.parquet` holds every record left out, with code, message, file, line and the record itself.
 """
+
+
+def _hubs(manifest: Manifest) -> str:
+    mined, random = manifest.quality.mined, manifest.quality.random
+    return f"{mined.hubs:,} (random {random.hubs:,})" if mined and random else "not counted"
 
 
 def _figure(value: float | None) -> str:

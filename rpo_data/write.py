@@ -106,14 +106,9 @@ def write_pairs(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray]) -
     return _write_table(folder / "pairs", PAIRS, {split: chunks(positions) for split, positions in order.items()})
 
 
-def write_groups(folder: Path, groups: Mapping[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Write the `groups` table from rows by split."""
-
-    def chunks(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
-        for start in range(0, len(rows), _CHUNK):
-            yield pa.Table.from_pylist(rows[start : start + _CHUNK], GROUPS.arrow_schema)
-
-    return _write_table(folder / "groups", GROUPS, {split: chunks(rows) for split, rows in groups.items()})
+def write_groups(folder: Path, groups: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Write the `groups` table by split."""
+    return _write_table(folder / "groups", GROUPS, {split: table.to_batches(_CHUNK) for split, table in groups.items()})
 
 
 def write_neighbors(
@@ -187,7 +182,7 @@ def _write_table(folder: Path, features: Features, splits: Mapping[str, Any]) ->
         stream = folder.with_name(f"{folder.name}-{split}.stream")
         with pa.OSFile(str(stream), "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as writer:
             for table in tables:
-                writer.write_table(table)
+                writer.write(table)
         rows = Dataset.from_file(str(stream))
         digest = file_hash(stream)
         hashes[f"{folder.name}/{split}"] = digest

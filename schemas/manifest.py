@@ -145,13 +145,19 @@ class Manifest(_Model):
     left_out: dict[str, int]
     embedder: EmbedderInfo
     neighbors: NeighborsInfo
-    temperature: float
+    temperature: float | tuple[float, ...]
     splits: dict[str, SplitInfo]
     moved_to_test: int
     previous: str | None = None
     quality: Quality
     warnings: list[str]
     tables: dict[str, str]
+
+    @property
+    def temperatures(self) -> str:
+        """The temperature, or those of the views in turn, as text."""
+        given = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+        return ", ".join(f"{one:g}" for one in given)
 
     def to_json(self) -> str:
         """Stable text: sorted keys, one trailing newline."""

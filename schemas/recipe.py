@@ -62,12 +62,27 @@ class Recipe(BaseModel):
     views: int = Field(
         default=1, ge=1, description="Complete assignments of the data to groups; epoch e trains on e mod views."
     )
-    strategy: Literal["nearest", "random"] = Field(
-        default="nearest", description="nearest: mined groups; random: the baseline."
+    strategy: Literal["nearest", "random", "cluster", "curriculum"] = Field(
+        default="nearest",
+        description="nearest: mined groups; random: the baseline; cluster: cheap; curriculum: views from far to near.",
     )
+    min_score: float = Field(default=0.0, ge=-1, le=1, description="Lowest cosine of two prompts that a cell earns by.")
+    max_score: float = Field(
+        default=1.0, ge=-1, le=1, description="Highest one: nearer prompts are near-duplicates and earn nothing."
+    )
+    range_min: int = Field(default=0, ge=0, description="Nearest neighbours of each prompt that earn nothing.")
+    range_max: int | None = Field(default=None, ge=1, description="Only so many nearest neighbours earn.")
+    mix_languages: bool = Field(default=False, description="Let a group hold prompts of several languages.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of every random choice.")
-    temperature: float | Literal["auto"] = Field(
-        default="auto", description="Softmax temperature of the weights, or auto."
+    temperature: float | tuple[float, ...] | Literal["auto"] = Field(
+        default="auto", description="Softmax temperature of the weights, one for all views or T,T,... in turn, or auto."
+    )
+    normalize: Literal["row", "sinkhorn", "none"] = Field(
+        default="row",
+        description="row: each win's weights sum to 1; sinkhorn: each loss's are even, too; none: neither.",
+    )
+    scale: Literal["row1", "mean1"] = Field(
+        default="row1", description="row1: as they are; mean1: mean 1, so that beta does not shrink with the group."
     )
     test_fraction: float = Field(
         default=0.02, ge=0, lt=1, description="Share of the prompts held out, by content hash."
@@ -106,12 +121,30 @@ class Recipe(BaseModel):
             raise ValueError("tokenizer and max_length are needed together")
         return self
 
+    @field_validator("temperature", mode="before")
+    @classmethod
+    def _temperatures_of_text(cls, value: object) -> object:
+        if not isinstance(value, str) or "," not in value:
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
     @field_validator("temperature")
     @classmethod
-    def _temperature_is_positive(cls, value: float | str) -> float | str:
-        if isinstance(value, (int, float)) and not 0 < value < float("inf"):
+    def _temperature_is_positive(cls, value: float | tuple[float, ...] | str) -> float | tuple[float, ...] | str:
+        given = value if isinstance(value, tuple) else (value,)
+        if not given or not all(isinstance(one, str) or 0 < one < float("inf") for one in given):
             raise ValueError("must be greater than 0, or auto")
         return value
+
+    @model_validator(mode="after")
+    def _bands_hold_something(self) -> "Recipe":
+        if self.min_score > self.max_score:
+            raise ValueError(f"min_score {self.min_score} is above max_score {self.max_score}")
+        if self.range_max is not None and self.range_max > self.neighbors:
+            raise ValueError(f"range_max {self.range_max} is above neighbors {self.neighbors}: raise neighbors")
+        if self.range_min >= (self.range_max or self.neighbors):
+            raise ValueError(f"range_min {self.range_min} leaves no neighbour: lower it")
+        return self
 
     @field_validator("embedder")
     @classmethod

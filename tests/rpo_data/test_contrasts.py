@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged_rows import any_lines, canonical
 
+from rpo_data.cells import cells_of
 from rpo_data.conflicts import near_prompts
-from rpo_data.contrasts import fully_masked, group_cells, group_masks, group_similarity, judgements
+from rpo_data.contrasts import fully_masked, judgements
+from rpo_data.contrasts import group_masks as masks_of
 from rpo_data.embed import unit_vectors
 
 
@@ -28,15 +30,17 @@ def rows(*triples, scores=None, sources=None, annotators=None):
     )
 
 
-def cells(frame, prompt_of_row):
-    vectors = unit_vectors(np.eye(max(prompt_of_row) + 1))
-    return group_cells(np.arange(len(frame)), vectors, np.array(prompt_of_row), judgements(frame))
-
-
 def masked(frame, prompt_of_row):
-    found = cells(frame, prompt_of_row)
-    assert found.mask.sum() == sum(found.masked.values())
-    return {tuple(map(int, cell)) for cell in np.argwhere(found.mask)}, found.masked
+    """The masked cells of one group of all rows, and how many there are for each reason."""
+    vectors, group = unit_vectors(np.eye(max(prompt_of_row) + 1)), np.arange(len(frame))
+    found = cells_of([group], [group], vectors, np.array(prompt_of_row), judgements(frame))
+    mask = (found.reason > 0).reshape(len(group), len(group))
+    assert mask.sum() == sum(found.masked.values())
+    return {tuple(map(int, cell)) for cell in np.argwhere(mask)}, found.masked
+
+
+def group_masks(group, known):
+    return masks_of(group, group, known)
 
 
 def test_the_same_text_on_both_sides_is_masked_across_prompts():
@@ -169,6 +173,8 @@ def test_masks_are_those_of_a_plain_search(told, near):
             expected = expected_reason(win, loss, told, near)
             assert found == ([expected] if expected else []), (win, loss)
     assert known.contradicted.tolist() == masks["judged_other"].diagonal().tolist()
+    anywhere = np.logical_or.reduce(list(masks.values()))
+    assert not (anywhere.any(axis=0) | anywhere.any(axis=1))[~known.maskable].any()
 
 
 def test_judgements_on_another_prompt_say_nothing():
@@ -193,8 +199,9 @@ def test_known_scores_the_other_way_are_masked_for_one_prompt_source_and_annotat
 
 
 def test_similarity_is_exactly_one_for_the_same_prompt():
-    vectors = unit_vectors(np.array([[1.0, 2.0, 3.0], [3.0, -1.0, 0.5]]))
-    similarity = group_similarity(vectors, np.array([0, 0, 1]))
+    vectors, group = unit_vectors(np.array([[1.0, 2.0, 3.0], [3.0, -1.0, 0.5]])), np.arange(3)
+    known = judgements(rows(("p", "A", "B"), ("p", "C", "D"), ("q", "E", "F")))
+    similarity = cells_of([group], [group], vectors, np.array([0, 0, 1]), known).similarity.reshape(3, 3)
     assert similarity.dtype == np.float32
     assert similarity[:2, :2].tolist() == [[1.0, 1.0], [1.0, 1.0]]
     cosine = (3 - 2 + 1.5) / np.sqrt(14) / np.sqrt(10.25)

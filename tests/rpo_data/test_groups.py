@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,19 +11,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpo_data.embed import load_embedder, unit_vectors
-from rpo_data.groups import form_groups, mean_similarity
+from rpo_data.groups import form_groups, group_shapes, mean_similarity
 from rpo_data.neighbors import neighbors_within
 from rpo_data.shapes import split_dialogue
+from rpo_data.utility import Band, Material
 from rpo_data.vectors import cache_key, embed_texts
 
 
-def form(vectors, prompt_of_row=None, block=None, *, k=8, group_size=4, views=1, strategy="nearest", seed=0):
+def form(
+    vectors,
+    prompt_of_row=None,
+    block=None,
+    *,
+    kind=None,
+    k=8,
+    group_size=4,
+    views=1,
+    strategy="nearest",
+    seed=0,
+    **more,
+):
     prompt_of_row = np.arange(len(vectors)) if prompt_of_row is None else prompt_of_row
     block = np.zeros(len(prompt_of_row), dtype=np.int64) if block is None else block
+    kind = np.zeros(len(prompt_of_row), dtype=np.int8) if kind is None else kind
     neighbors, _ = neighbors_within(vectors, np.zeros(len(vectors), dtype=np.int64), k)
-    return form_groups(
-        vectors, prompt_of_row, neighbors, block, group_size=group_size, views=views, strategy=strategy, seed=seed
-    )
+    material = Material(vectors, prompt_of_row, block, kind, neighbors)
+    return form_groups(material, group_size=group_size, views=views, strategy=strategy, seed=seed, **more)
 
 
 def random_vectors(rows, seed=0):
@@ -41,7 +55,7 @@ def test_two_obvious_clusters_become_two_groups():
     st.integers(1, 6),
     st.integers(1, 3),
     st.integers(1, 3),
-    st.sampled_from(["nearest", "random"]),
+    st.sampled_from(["nearest", "random", "cluster", "curriculum"]),
     st.integers(0, 2**31),
 )
 def test_every_row_stands_in_one_group_of_each_view(rows_of_prompt, group_size, blocks, views, strategy, seed):
@@ -75,6 +89,118 @@ def test_views_hardly_repeat_a_cell():
     assert all(len(view) == 600 for view in cells)
     repeated = len(cells[0] & cells[1]) + len(cells[0] & cells[2]) + len(cells[1] & cells[2])
     assert repeated < 0.02 * 1800
+
+
+def all_groupings(rows, size):
+    """Every way to cut rows into groups of a size; the last one takes what is left."""
+    if len(rows) <= size:
+        yield [rows]
+        return
+    for others in combinations(rows[1:], size - 1):
+        left = [row for row in rows[1:] if row not in others]
+        for rest in all_groupings(left, size):
+            yield [[rows[0], *others], *rest]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("rows", "size"), [(9, 3), (8, 4), (10, 2)])
+def test_small_cases_come_within_a_hundredth_of_the_best_of_all_groupings(rows, size, seed):
+    vectors = random_vectors(rows, seed)
+    groupings = [[np.array(group) for group in grouping] for grouping in all_groupings(list(range(rows)), size)]
+    best = max(mean_similarity(vectors, np.arange(rows), grouping) for grouping in groupings)
+    found = form(vectors, group_size=size, seed=seed, band=Band(min_score=-1.0))[0]
+    assert best * 0.99 <= mean_similarity(vectors, np.arange(rows), found) <= best + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(2, 10), st.integers(0, 20))
+def test_shapes_of_groups_of_wins_and_losses(wins, losses, group_size, wider):
+    max_group = group_size + wider
+    shapes, wins_left, losses_left = group_shapes(wins, losses, group_size, max_group)
+    assert shapes.sum(axis=0).tolist() == [wins - wins_left, losses - losses_left]
+    if not min(wins, losses):
+        assert len(shapes) == 0
+        return
+    assert shapes.min() >= 1
+    assert shapes.sum(axis=1).max() <= max(max_group, 2)
+    assert (np.ptp(shapes, axis=0) <= 1).all()
+    if max(wins, losses) <= min(wins, losses) * (group_size - 1):
+        assert wins_left == losses_left == 0
+        assert shapes.sum(axis=1).max() <= group_size
+    assert min(wins_left, losses_left) == 0
+
+
+def test_wins_and_losses_of_related_prompts_meet():
+    """Four topics, each with 5 wins and 1 loss, in groups of 6: each group is one topic."""
+    vectors = unit_vectors(np.repeat(np.eye(4), 6, axis=0) + 0.01 * random_vectors(24)[:, :4])
+    kind = np.tile(np.array([1, 1, 1, 1, 1, 2], dtype=np.int8), 4)
+    (groups,) = form(vectors, kind=kind, group_size=6)
+    assert [sorted(group) for group in groups] == [list(range(at, at + 6)) for at in (0, 6, 12, 18)]
+
+
+def test_near_duplicates_above_the_band_earn_nothing():
+    """Pairs of twins in two topics, groups of two: without a band twins meet, below 0.99 related prompts do."""
+    base = unit_vectors(np.array([[1, 0, 0.0], [1, 0.4, 0], [0, 0, 1.0], [0, 0.4, 1]]))
+    vectors = unit_vectors(np.repeat(base, 2, axis=0) + 1e-3 * random_vectors(8)[:, :3])
+    twins = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [g.tolist() for g in form(vectors, group_size=2)[0]] == twins
+    related = form(vectors, group_size=2, band=Band(max_score=0.99))[0]
+    assert {frozenset(int(row) // 4 for row in group) for group in related} == {frozenset([0]), frozenset([1])}
+    assert not any(group.tolist() in twins for group in related)
+
+
+def test_ranks_that_are_skipped_earn_nothing():
+    angles = np.radians(np.arange(12) * 5.0)
+    vectors = unit_vectors(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    skipped = form(vectors, group_size=2, k=6, band=Band(range_min=2))[0]
+    assert all(abs(int(a) - int(b)) >= 2 for a, b in skipped)
+
+
+def test_a_curriculum_goes_from_far_to_near():
+    vectors = random_vectors(600)
+    views = form(vectors, views=3, strategy="curriculum")
+    first, second, third = (mean_similarity(vectors, np.arange(600), groups) for groups in views)
+    assert first < second - 0.05 < third - 0.1
+
+
+def test_clusters_lie_between_random_and_nearest():
+    vectors = random_vectors(3000)
+    found = {
+        strategy: mean_similarity(vectors, np.arange(3000), form(vectors, strategy=strategy)[0])
+        for strategy in ("random", "cluster", "nearest")
+    }
+    assert found["random"] < 0.02
+    assert found["random"] + 0.3 < found["cluster"] < found["nearest"] - 0.05
+
+
+def test_a_large_corpus_is_worked_on_in_chunks_with_one_result_for_any_threads(monkeypatch):
+    monkeypatch.setattr("rpo_data.groups.CHUNK", 96)
+    vectors, found = random_vectors(1000), []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        found.append(form(vectors, views=2, group_size=6))
+    assert [[g.tolist() for g in view] for view in found[0]] == [[g.tolist() for g in view] for view in found[1]]
+    assert [[g.tolist() for g in view] for view in found[0]] == [[g.tolist() for g in view] for view in found[2]]
+    monkeypatch.setattr("rpo_data.groups.CHUNK", 1000)
+    in_chunks, whole = (
+        mean_similarity(vectors, np.arange(1000), one[0]) for one in (found[0], form(vectors, group_size=6))
+    )
+    assert 0.93 * whole < in_chunks < 1.02 * whole
+
+
+@pytest.mark.parametrize(
+    "vectors", [np.ones((50, 3)) / 3**0.5, np.zeros((50, 3)), np.full((50, 3), np.nan)], ids=["equal", "zero", "nan"]
+)
+def test_vectors_that_say_nothing_are_grouped_all_the_same(vectors, monkeypatch):
+    monkeypatch.setattr("rpo_data.groups.CHUNK", 8)
+    rows = np.arange(50)
+    material = Material(
+        vectors.astype(np.float32), rows, rows * 0, np.zeros(50, dtype=np.int8), np.empty((50, 0), dtype=np.int64)
+    )
+    for strategy in ("nearest", "cluster", "curriculum"):
+        for groups in form_groups(material, group_size=8, views=2, strategy=strategy, seed=0):
+            assert np.sort(np.concatenate(groups)).tolist() == rows.tolist()
+            assert sorted(map(len, groups)) == [2, 8, 8, 8, 8, 8, 8]
 
 
 def test_nearest_beats_random_by_far_on_clustered_rows():
