@@ -59,7 +59,8 @@ def contrast_weights(
                 whose mask allows no such weights (`sinkhorn.scalable`) has the weights of `row`. With one win all
                 weights are 1 / N: similarity cannot matter there.
     none        k[i, j]: 1 where the prompts are the same, less elsewhere; no sum is fixed. A win without near losses is
-                pulled up less than one with many. For trusting near contrasts absolutely, not by their rank in a group.
+                pulled up less than one with many. For trusting near contrasts absolutely, not by their rank in a group;
+                below a temperature of about 0.02 far cells lie on the floor.
 
     and `scale` is
 
@@ -93,7 +94,10 @@ def contrast_weights(
     temperatures = _temperatures(temperature, len(cells))
     weights = np.empty(cells.shape, dtype=np.float32)
     for part in _blocks(cells):
-        block, hidden = np.ascontiguousarray(cells[part]), np.ascontiguousarray(masked[part])  # one order of summing
+        block, hidden = (
+            np.ascontiguousarray(cells[part]),
+            np.ascontiguousarray(masked[part]),
+        )  # one layout: one order of sums
         found = _weights(block, hidden, temperatures[part], normalize, scale)
         weights[part] = np.where(hidden, 0.0, np.maximum(found, FLOOR))
     return weights.reshape(similarity.shape)

@@ -98,6 +98,18 @@ def test_a_hub_is_found_and_sinkhorn_removes_it():
     assert found.column_sums.count == 8
 
 
+def test_scale_changes_the_weights_alone():
+    rng = np.random.default_rng(0)
+    similarity, mask = rng.uniform(0, 1, (30, 4, 4)), np.zeros((30, 4, 4), dtype=bool)
+    row1, mean1 = (
+        contrasts([paired(similarity, mask, contrast_weights(similarity, mask, 0.5, "row", scale))], {}).model_dump()
+        for scale in ("row1", "mean1")
+    )
+    assert (row1.pop("weight")["mean"], mean1.pop("weight")["mean"]) == (0.25, 1.0)
+    for name in ("effective_contrasts", "own_weight", "column_sums"):
+        assert row1[name] == pytest.approx(mean1[name], rel=1e-5)
+
+
 def test_quality_beside_random():
     rng = np.random.default_rng(0)
     stacks = []

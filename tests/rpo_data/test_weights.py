@@ -317,6 +317,19 @@ def test_sinkhorn_at_extreme_temperatures(shape, temperature):
         np.testing.assert_allclose(weights, 1 / shape[1], rtol=0.01)
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.02, 0.5])
+@pytest.mark.parametrize("shape", [(1, 7), (3, 5), (5, 3), (8, 8)])
+def test_sinkhorn_of_many_groups_with_ties_and_masks(shape, temperature):
+    """Cosines in steps of a half tie often, and a quarter of the cells is masked: the hardest for Newton's steps."""
+    rng = np.random.default_rng(0)
+    similarity, mask = np.round(2 * rng.uniform(-1, 1, (1500, *shape))) / 2, rng.random((1500, *shape)) < 0.25
+    able, open_columns = scalable(mask), (~mask).any(axis=1)
+    assert able.mean() > 0.8
+    even = (~mask).any(axis=2).sum(axis=1) / np.maximum(open_columns.sum(axis=1), 1)
+    sums = contrast_weights(similarity, mask, temperature, "sinkhorn").sum(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(sums[able], (open_columns * even[:, None])[able], rtol=1e-6)
+
+
 @pytest.mark.parametrize("normalize", ["row", "sinkhorn", "none"])
 @pytest.mark.parametrize("scale", ["row1", "mean1"])
 def test_the_first_gradient_is_half_beta_a_cell_times_row_and_column_sums(normalize, scale):
