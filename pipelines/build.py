@@ -73,16 +73,26 @@ def build(
     checked, prompts = embed_and_split(
         checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track, previous=previous
     )
-    mined = mine(checked, prompts, recipe, cache=cache, say=say)
+    mined = mine(checked.ids, checked.ties, prompts, recipe, cache=cache, say=say)
 
     with replacing(out) as folder:
         tables = _write_tables(folder, checked, prompts, mined)
         manifest = _manifest(checked, prompts, mined, recipe, limit, previous, tables)
-        (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
-        (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
-        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        (folder / "report.html").write_text(render_report(load(folder)), encoding="utf-8")
+        finish(folder, manifest, started)
     return load(out)
+
+
+def finish(folder: Path, manifest: Manifest, started: float) -> None:
+    """Write what tells of the tables: manifest, README, report, and the facts of the run."""
+    (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
+    (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    (folder / "report.html").write_text(render_report(load(folder)), encoding="utf-8")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that a result may depend on."""
+    return {package: version(package) for package in _PACKAGES}
 
 
 def _write_tables(folder: Path, checked: Checked, prompts: Prompts, mined: Mined) -> dict[str, str]:
@@ -121,7 +131,7 @@ def _manifest(
     return Manifest(
         format_version=FORMAT_VERSION,
         rpo_data_version=version("rpo-data"),
-        package_versions={package: version(package) for package in _PACKAGES},
+        package_versions=package_versions(),
         mode="paired",
         recipe=recipe.model_copy(update=names),
         limit=limit,

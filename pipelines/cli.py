@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -33,11 +34,13 @@ CacheDir = Annotated[
 ]
 
 
-def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each recipe key, collected in its `options` argument."""
+def _with_recipe_options(
+    command: Callable[..., None], keys: Sequence[str] = tuple(Recipe.model_fields)
+) -> Callable[..., None]:
+    """Give a command one option for each of these recipe keys, collected in its `options` argument."""
 
     def run(**arguments: Any) -> None:
-        options = {key: arguments.pop(key) for key in Recipe.model_fields}
+        options = {key: arguments.pop(key) for key in keys}
         command(options=options, **arguments)
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
@@ -56,6 +59,7 @@ def _with_recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             ],
         )
         for key, field in Recipe.model_fields.items()
+        if key in keys
     ]
     run.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
     run.__doc__, run.__name__ = command.__doc__, command.__name__
@@ -196,13 +200,46 @@ def lint_logs(
     sys.exit(3 if report.verdict == "MAJOR" else 0)
 
 
+# written out, since the pipeline is imported only when it runs
+_REGROUP_KEYS = (
+    "group_size", "views", "strategy", "seed", "min_score", "max_score", "range_min", "range_max", "mix_languages",
+    "temperature", "normalize", "scale",
+)  # fmt: skip
+
+
+@app.command("regroup")
+@partial(_with_recipe_options, keys=_REGROUP_KEYS)
+def regroup_dataset(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write. A dataset of ours in it is replaced.")],
+    options: dict[str, Any],
+    cache_dir: CacheDir = None,
+) -> None:
+    """Make other groups or weights from a dataset's stored vectors and neighbours; nothing is embedded or searched.
+
+    Example: rpo-data regroup dataset --out dataset-sinkhorn --normalize sinkhorn --temperature 0.3
+    """
+    _need_extra("build", "faiss", "numba", "polars", "scipy")
+    from rpo_data.pipelines.regroup import regroup
+
+    changes = {key: value for key, value in options.items() if value is not None}
+    dataset_of = regroup(dataset, out_dir, changes, cache_dir=cache_dir, say=_say)
+    for warning in dataset_of.manifest.warnings:
+        log.print(f"[yellow]warning[/] {warning}")
+    _say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
+
+
 @app.command()
 def show(
     dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
     group: Annotated[
         str | None, typer.Option(help="Id of the group, such as train-0-12. [the middle one by similarity]")
     ] = None,
-    characters: Annotated[int, typer.Option(help="Characters shown of each text.", min=10)] = 160,
+    best: Annotated[bool, typer.Option("--best", help="The group of the most similar prompts.")] = False,
+    worst: Annotated[bool, typer.Option("--worst", help="The group of the least similar prompts.")] = False,
+    hubs: Annotated[bool, typer.Option("--hubs", help="The group with the heaviest column.")] = False,
+    masked: Annotated[bool, typer.Option("--masked", help="The group with the most masked cells.")] = False,
+    characters: Annotated[int, typer.Option(help="Characters shown of each text.", min=10)] = 80,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole group as JSON.")] = False,
 ) -> None:
     """Show one contrast group: its prompts, answers, similarities and weights.
@@ -212,9 +249,12 @@ def show(
     from rpo_data.dataset import load
     from rpo_data.pipelines.show import print_group
 
+    if sum([group is not None, best, worst, hubs, masked]) > 1:
+        raise typer.BadParameter("give one of --group, --best, --worst, --hubs and --masked")
     data = load(dataset)
-    ranked = data.ranked_groups()
-    row = data.group(group or ranked[len(ranked) // 2][0])
+    ranked = data.ranked_groups(by="hubs" if hubs else "masked" if masked else "similarity")
+    place = -1 if worst else 0 if best or hubs or masked else len(ranked) // 2
+    row = data.group(group or ranked[place][0])
     if as_json:
         sys.stdout.write(json.dumps(row, ensure_ascii=False, indent=2) + "\n")
     else:

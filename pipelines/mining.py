@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from rpo_data.cells import Cells, cell_starts, cells_of, joined
@@ -13,7 +14,7 @@ from rpo_data.conflicts import near_prompts
 from rpo_data.contrasts import Judgements, fully_masked, judgements
 from rpo_data.errors import LogError
 from rpo_data.groups import form_groups
-from rpo_data.pipelines.checking import Checked, Say
+from rpo_data.pipelines.checking import Say
 from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
@@ -37,11 +38,23 @@ class Mined:
     warnings: list[str]
 
 
-def mine(checked: Checked, prompts: Prompts, recipe: Recipe, *, cache: Path, say: Say) -> Mined:
-    """Stages groups and weights, with the quality of the result on the train split."""
+def mine(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, *, cache: Path, say: Say) -> Mined:
+    """Stages groups and weights, with the quality of the result on the train split.
+
+    Args:
+        ids: identities of the pairs in canonical order (`rows.identities`).
+        ties: ids of responses judged equal.
+        prompts: their prompts.
+        recipe: the settings.
+        cache: of finished stages.
+        say: called with a line on what was found.
+
+    Raises:
+        LogError: a group holds only rows that contradict each other.
+    """
     row_is_test = prompts.is_test[prompts.of_row]
-    known = judgements(checked.ids, checked.ties, near_prompts(prompts.ids, prompts.near))
-    block = blocks(checked.ids, row_is_test, recipe.mix_languages)
+    known = judgements(ids, ties, near_prompts(prompts.ids, prompts.near))
+    block = blocks(ids, row_is_test, recipe.mix_languages)
     kind = np.zeros(len(block), dtype=np.int8)
     material = Material(prompts.vectors, prompts.of_row, block, kind, prompts.neighbors, known)
     views, random_groups = _groups(material, recipe, cache)

@@ -37,6 +37,15 @@ def load_recipe(file: Path | None = None, options: Mapping[str, Any] | None = No
         raise RecipeError(f"{where} is {settings[key]!r}: {what[0].lower()}{what[1:]}") from error
 
 
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some keys changed.
+
+    Raises:
+        RecipeError: a value is wrong.
+    """
+    return load_recipe(None, recipe.model_dump() | dict(changes))
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """The keys and values of a YAML file; an empty file gives none.
 

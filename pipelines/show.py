@@ -8,32 +8,44 @@ from rich.text import Text
 
 
 def print_group(console: Console, group: dict[str, Any], characters: int) -> None:
-    """Print the pairs of a group and its weight matrix.
+    """Print the pairs of a group, each beside its row of weights and similarities.
 
     Args:
         console: where to.
         group: as `ContrastDataset.group` gives it.
         characters: shown of each text.
     """
-    wins, weight, similarity = group["wins"], group["weight"], group["similarity"]
-    console.print(f"group {group['group_id']}: {len(wins)} wins x {len(group['losses'])} losses", markup=False)
-    for number, (win, loss) in enumerate(zip(wins, group["losses"], strict=True)):
-        console.print(Text(f"\n{number:>2}  prompt    {_cut(win['prompt'][-1]['content'], characters)}", style="bold"))
-        console.print(Text(f"    chosen    {_cut(win['chosen'][-1]['content'], characters)}"))
-        console.print(Text(f"    rejected  {_cut(loss['rejected'][-1]['content'], characters)}", style="dim"))
-    console.print()
-    console.print(_matrix("weight of win (row) against loss (column); - is masked", weight, mask_zero=True))
-    console.print(_matrix("similarity of the two prompts", similarity, mask_zero=False))
+    wins, losses = group["wins"], group["losses"]
+    console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
+    console.print(
+        Text("a cell: weight of win (row) against loss (column), - is masked; below, similarity of the prompts", "dim")
+    )
+    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 1, 1, 0))
+    table.add_column("", justify="right")
+    table.add_column("prompt, chosen, rejected", no_wrap=True)
+    for column in range(len(losses)):
+        table.add_column(str(column), justify="right", no_wrap=True)
+    for number, (win, loss) in enumerate(zip(wins, losses, strict=True)):
+        texts = Text.assemble(
+            (_cut(win["prompt"][-1]["content"], characters), "bold"),
+            "\n+ ",
+            _cut(win["chosen"][-1]["content"], characters - 2),
+            "\n- ",
+            (_cut(loss["rejected"][-1]["content"], characters - 2), "dim"),
+        )
+        table.add_row(str(number), texts, *_row(group["weight"][number], group["similarity"][number], number))
+    console.print(table)
 
 
-def _matrix(title: str, values: list[list[float]], *, mask_zero: bool) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for column in range(len(values[0])):
-        table.add_column(str(column), justify="right")
-    for number, row in enumerate(values):
-        table.add_row(str(number), *("-" if mask_zero and value == 0 else f"{value:.2f}" for value in row))
-    return table
+def _row(weights: list[float], similarity: list[float], own: int) -> list[Text]:
+    """The cells of one win; the heaviest one besides its own is bold."""
+    others = [weight for column, weight in enumerate(weights) if column != own]
+    cells = []
+    for column, (weight, cosine) in enumerate(zip(weights, similarity, strict=True)):
+        heaviest = column != own and weight > 0 and weight == max(others)
+        shown = "-" if weight == 0 else f"{weight:.2f}"
+        cells.append(Text.assemble((shown, "bold" if heaviest else ""), "\n", (f"{cosine:.2f}", "dim")))
+    return cells
 
 
 def _cut(text: str | None, characters: int) -> str:

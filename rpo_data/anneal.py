@@ -60,19 +60,26 @@ def anneal(
         b = flat[place_b]
         if group_a == group_b or b < 0 or kind[a] != kind[b]:
             continue
-        gain = np.int64(0)
-        for t in range(width):
-            one, other = members[group_a, t], members[group_b, t]
-            if other >= 0 and other != b:
-                gain += np.int64(utility[a, other]) - np.int64(utility[b, other])
-            if one >= 0 and one != a:
-                gain += np.int64(utility[b, one]) - np.int64(utility[a, one])
+        gain = _gain(members, utility, group_a, group_b, a, b)
         if gain < 0:
             state += _GOLDEN
             if heat == 0.0 or np.float64(mix(state) >> np.uint64(11)) * 2.0**-53 >= np.exp(gain / heat):
                 continue
         flat[slot[a]], flat[place_b] = b, a
         slot[a], slot[b] = place_b, slot[a]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _gain(members: np.ndarray, utility: np.ndarray, group_a: int, group_b: int, a: int, b: int) -> int:
+    """What is earned more when a of one group and b of the other trade places."""
+    gain = np.int64(0)
+    for t in range(members.shape[1]):
+        one, other = members[group_a, t], members[group_b, t]
+        if other >= 0 and other != b:
+            gain += np.int64(utility[a, other]) - np.int64(utility[b, other])
+        if one >= 0 and one != a:
+            gain += np.int64(utility[b, one]) - np.int64(utility[a, one])
+    return gain
 
 
 @numba.njit(cache=True, nogil=True)

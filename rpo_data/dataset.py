@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, load_from_disk
@@ -12,6 +12,25 @@ from pydantic import ValidationError
 from rpo_data.errors import DatasetError
 from rpo_data.schemas import tables
 from rpo_data.schemas.manifest import Manifest
+
+RankBy = Literal["similarity", "hubs", "masked"]
+
+
+def _mean_similarity(similarity: np.ndarray, weight: np.ndarray) -> float:
+    cells = similarity.size - np.eye(*similarity.shape).sum()
+    return float((similarity.sum() - np.trace(similarity)) / cells) if cells else 0.0
+
+
+def _largest_column(similarity: np.ndarray, weight: np.ndarray) -> float:
+    sums = weight.sum(axis=0)
+    return float(sums.max() / sums[sums > 0].mean()) if sums.any() else 0.0
+
+
+def _masked(similarity: np.ndarray, weight: np.ndarray) -> float:
+    return float(np.count_nonzero(weight == 0))
+
+
+_FIGURES = {"similarity": _mean_similarity, "hubs": _largest_column, "masked": _masked}
 
 
 @dataclass(frozen=True)
@@ -52,21 +71,21 @@ class ContrastDataset:
         per_view = len(groups) // self.views
         return groups.select(range(view * per_view, (view + 1) * per_view))
 
-    def ranked_groups(self, split: str = "train") -> list[tuple[str, float]]:
-        """Groups of view 0 as (id, mean cosine of two different rows), most related first; a group of one has 0.
+    def ranked_groups(self, split: str = "train", by: RankBy = "similarity") -> list[tuple[str, float]]:
+        """Groups of view 0 as (id, figure), the highest figure first.
+
+        Args:
+            split: train or test.
+            by: `similarity`: mean cosine of a win and a loss that are not one pair, 0 for a group of one; `hubs`: the
+                largest sum of a column's weights, in units of the group's mean; `masked`: the number of masked cells.
 
         Raises:
             DatasetError: there is no such split.
         """
-        groups = self.view(split, 0).with_format("arrow")
-        ranked = []
-        for group_id, similarity in zip(
-            groups["group_id"][:].to_pylist(), groups["similarity"][:].to_pylist(), strict=True
-        ):
-            matrix = np.array(similarity, dtype=np.float64)
-            cells = matrix.size - np.eye(*matrix.shape).sum()
-            off_diagonal = matrix.sum() - np.trace(matrix)
-            ranked.append((group_id, float(off_diagonal / cells) if cells else 0.0))
+        groups = self.view(split, 0).with_format("arrow")[:]
+        columns = (groups[name].to_pylist() for name in ("group_id", "similarity", "weight"))
+        figure = _FIGURES[by]
+        ranked = [(name, figure(np.array(s, dtype=float), np.array(w))) for name, s, w in zip(*columns, strict=True)]
         return sorted(ranked, key=lambda group: -group[1])
 
     def group(self, group_id: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ def folder_readme(manifest: Manifest) -> str:
     read = sum(source.records_read for source in manifest.sources)
     kept = sum(source.rows_kept for source in manifest.sources)
     splits = "\n".join(
-        f"| {name} | {info.prompts:,} | {info.pairs:,} | {info.groups:,} |" for name, info in manifest.splits.items()
+        f"| {name} | {info.prompts:,} | {info.pairs:,} | {info.groups:,} |"
+        for name, info in sorted(manifest.splits.items(), reverse=True)
     )
     sources = "\n".join(
         f"| {s.name} | {s.records_read:,} | {s.records_rejected:,} | {s.rows_merged:,} | {s.rows_rejected:,} "

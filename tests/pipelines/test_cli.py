@@ -100,7 +100,7 @@ def test_cache_is_shown_and_cleared(rpo_data, logs, tmp_path):
         (["build", "LOGS", "--out", "x", "--group-size", "0"], 2, "--group-size is '0': input should be greater than"),
         (["build", "LOGS", "--out", "x", "--temperature", "-1"], 2, "--temperature is '-1': must be greater than 0"),
         (["build", "LOGS", "--out", "x", "--temperature", "warm"], 2, "--temperature is 'warm'"),
-        (["build", "LOGS", "--out", "x", "--strategy", "best"], 2, "'nearest' or 'random'"),
+        (["build", "LOGS", "--out", "x", "--strategy", "best"], 2, "'nearest', 'random', 'cluster' or 'curriculum'"),
         (["build", "LOGS", "--out", "x", "--embedder", "nobody/nothing"], 1, "embedder 'nobody/nothing' is neither"),
         (["build", "LOGS", "--out", "x", "--recipe", "nowhere.yaml"], 2, "nowhere.yaml cannot be read"),
         (["build", "LOGS"], 2, "Missing option '--out'"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from datasets import load_from_disk
 from tests_support import pair
@@ -41,6 +42,18 @@ def test_groups_ranked_by_similarity(original):
     similarity = original.group(ranked[0][0])["similarity"]
     off_diagonal = [similarity[i][j] for i in range(4) for j in range(4) if i != j]
     assert ranked[0][1] == pytest.approx(sum(off_diagonal) / 12)
+
+
+def test_groups_ranked_by_hubs_and_by_masked_cells(original):
+    name, heaviest = original.ranked_groups(by="hubs")[0]
+    weight = np.array(original.group(name)["weight"])
+    assert heaviest == pytest.approx(weight.sum(axis=0).max() / weight.sum(axis=0).mean())
+    everyone = [np.array(group["weight"]) for group in original.view("train", 0)]
+    assert heaviest == pytest.approx(max(w.sum(axis=0).max() / w.sum(axis=0).mean() for w in everyone))
+    name, most = original.ranked_groups(by="masked")[0]
+    assert (
+        most == max((weight == 0).sum() for weight in everyone) == (np.array(original.group(name)["weight"]) == 0).sum()
+    )
 
 
 def test_unknown_names_show_what_there_is(original):
