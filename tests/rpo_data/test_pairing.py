@@ -104,7 +104,9 @@ def test_rows_of_made_pairs_equal_those_of_a_log_of_pairs(write_lines, tmp_path)
     (expected,) = open_rows(tmp_path).to_pylist()
     prompt, good, bad = ([{"role": role, "content": text}] for role, text in TURNS)
     kept = [
-        Kept(Record(1, {}), Response(prompt=prompt, completion=side, score=score), row_ids(prompt, side, None), None, "")
+        Kept(
+            Record(1, {}), Response(prompt=prompt, completion=side, score=score), row_ids(prompt, side, None), None, ""
+        )
         for side, score in ((bad, 1.0), (good, 9.0))
     ]
     rows = rows_table("a.jsonl", kept, rows_schema(with_vectors=False))
