@@ -20,6 +20,8 @@ from rpo_data.nearest import dots, in_threads, nearest, settled
 _ROUNDS = 10
 _SAMPLE = 32
 """Rows a cell that k-means learns from."""
+_LEARN = 10240
+"""Rows a quantiser learns from: 40 for each of the 256 words of a product quantiser, which learns in one thread."""
 _READ = 65536
 _BATCH, _PROBES = 16384, 1 << 22
 """Queries and probes of one batch: bound what a search holds beside vectors and result."""
@@ -124,7 +126,9 @@ def make_codes(vectors: np.ndarray, cells: Cells, storage: str, seed: int) -> Co
         return None
     codec = faiss.index_factory(vectors.shape[1], storage)
     rows = np.sort(cells.members)
-    sample = np.random.default_rng(seed).choice(rows, min(len(rows), _READ), replace=False)
+    sample = np.random.default_rng(seed).choice(rows, min(len(rows), _LEARN), replace=False)
+    if isinstance(codec, faiss.IndexPQ):
+        codec.pq.cp.niter = _ROUNDS
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # the k-means of a product quantiser differs with threads
     try:
@@ -166,7 +170,7 @@ def search_cells(
     """
     neighbors = np.empty((len(queries), k), dtype=np.int64)
     similarity = np.empty((len(queries), k), dtype=np.float32)
-    batch = min(_BATCH, max(_PROBES // probes, 1))
+    batch = max(min(_BATCH, _PROBES // probes, -(-len(queries) // faiss.omp_get_max_threads())), 1)
 
     def fill(start: int) -> None:
         part = slice(start, start + batch)
