@@ -80,14 +80,18 @@ def make_cells(vectors: np.ndarray, rows: np.ndarray, count: int, seed: int) -> 
     learnt = np.ascontiguousarray(vectors[np.sort(sample)])
     centers = np.ascontiguousarray(vectors[np.sort(sample[:count])])
     for _ in range(_ROUNDS):
-        centers = _means(learnt, nearest(learnt, centers, 1)[0][:, 0], centers)
+        centers = _means(learnt, _nearest_cell(learnt, centers), centers)
     cell = np.empty(len(rows), dtype=np.int32)
     for start in range(0, len(rows), _READ):
         part = rows[start : start + _READ]
-        cell[start : start + _READ] = nearest(vectors[part], centers, 1)[0][:, 0]
+        cell[start : start + _READ] = _nearest_cell(vectors[part], centers)
     order = np.argsort(cell, kind="stable")
     limits = np.searchsorted(cell[order], np.arange(count + 1)).astype(np.int64)
     return Cells(centers, rows[order], limits)
+
+
+def _nearest_cell(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    return np.maximum(nearest(vectors, centers, 1)[0][:, 0], 0)  # a row that is not a number is near to none
 
 
 def _means(vectors: np.ndarray, cell: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -129,6 +133,7 @@ def make_codes(vectors: np.ndarray, cells: Cells, storage: str, seed: int) -> Co
     sample = np.random.default_rng(seed).choice(rows, min(len(rows), _LEARN), replace=False)
     if isinstance(codec, faiss.IndexPQ):
         codec.pq.cp.niter = _ROUNDS
+        codec.do_polysemous_training = False  # takes longer than all the rest, for a search that is not used here
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # the k-means of a product quantiser differs with threads
     try:
