@@ -119,7 +119,8 @@ def recall(path: Path, sample: np.ndarray, found: np.ndarray, truth: np.ndarray)
 
 def machine() -> str:
     """Processor, cores, versions and the load of others."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     versions = ", ".join(f"{package} {version(package)}" for package in ("faiss-cpu", "numpy", "numba"))
     return (
         f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
