@@ -128,10 +128,10 @@ def make_codes(vectors: np.ndarray, cells: Cells, storage: str, seed: int) -> Co
     """
     if storage == "Flat":
         return None
-    codec = faiss.index_factory(vectors.shape[1], storage)
+    codec: Any = faiss.index_factory(vectors.shape[1], storage)
     rows = np.sort(cells.members)
     sample = np.random.default_rng(seed).choice(rows, min(len(rows), _LEARN), replace=False)
-    if isinstance(codec, faiss.IndexPQ):
+    if storage.startswith("PQ"):
         codec.pq.cp.niter = _ROUNDS
         codec.do_polysemous_training = False  # takes longer than all the rest, for a search that is not used here
     threads = faiss.omp_get_max_threads()
@@ -222,7 +222,7 @@ def _scan(
     order = np.argsort(probed, axis=None, kind="stable")
     limits = np.searchsorted(probed.ravel()[order], np.arange(cells.count + 1))
     who = order // probed.shape[1]
-    for cell in np.flatnonzero((np.diff(limits) > 0) & (np.diff(cells.limits) > 0)):
+    for cell in np.flatnonzero((np.diff(limits) > 0) & (np.diff(cells.limits) > 0)).tolist():
         members, places = cells.of(cell), who[limits[cell] : limits[cell + 1]]
         stored = vectors[members] if codes is None else codes.codec.sa_decode(codes.table[members])
         scores, found = faiss.knn(asking[places], stored, min(number, len(members)), metric=faiss.METRIC_INNER_PRODUCT)

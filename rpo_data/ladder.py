@@ -6,6 +6,7 @@ import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -31,6 +32,8 @@ MEMORY = 16 << 30
 data gets the same index everywhere."""
 _PART = 65536
 """Rows of one part, the unit that is kept and never searched again."""
+_COMPARISONS = 1 << 31
+"""Rows times rows of one part of an exact search: less than a minute on two cores."""
 _OWN = re.compile(r"IVF(\d+),(Flat|SQ\w+|PQ\w+)")
 
 
@@ -68,7 +71,7 @@ class _Effort:
         return replace(self, probes=probes, fetch=min(2 * self.fetch, self.most_fetch))
 
 
-_Search = Callable[[np.ndarray, _Effort], Pair]
+_Search = Callable[[_Effort, np.ndarray], Pair]
 
 
 def choose_index(rows: int, dimension: int, index: str = "auto", memory: int = MEMORY) -> str:
@@ -133,16 +136,16 @@ def search_block(task: Task) -> SearchInfo:
         return search_cells(task.vectors, everything, queries, k, everything.count)
 
     if task.index == "Flat":
-        _fill(task, rows, exactly, folder, "exact")
+        _fill(task, rows, min(_PART, max(_COMPARISONS // len(rows), 1)), exactly, folder, "exact")
         return exact
     tuning = draw_tuning(rows, task.seed)
-    truth = _kept(folder, "tuning", lambda: exactly(tuning))
+    truth = _kept(folder, "tuning", partial(exactly, tuning))
     order, search, effort = _prepare(task, folder, tuning, truth[0])
-    while not is_sure(row_recall(search(tuning, effort)[1], truth[1]), task.min_recall) and effort.more() != effort:
+    while not is_sure(row_recall(search(effort, tuning)[1], truth[1]), task.min_recall) and effort.more() != effort:
         effort = effort.more()
     while True:
         name = f"{effort.probes}-{effort.fetch}"
-        _fill(task, order, lambda queries, effort=effort: search(queries, effort), folder, name)
+        _fill(task, order, _PART, partial(search, effort), folder, name)
         info = _measure(task, tuning, exactly, effort)
         if info.recall >= task.min_recall or effort.more() == effort:
             return info
@@ -158,7 +161,7 @@ def _prepare(
     if not own:
         index = make_index(vectors, rows, task.index, task.seed)
 
-        def by_name(queries: np.ndarray, effort: _Effort) -> Pair:
+        def by_name(effort: _Effort, queries: np.ndarray) -> Pair:
             return search_index(vectors, index, rows, queries, k, effort.probes, effort.fetch)
 
         return rows, by_name, _Effort(min(2 * k, len(rows)), min(2 * k + 1, len(rows)), len(rows), len(rows))
@@ -167,7 +170,7 @@ def _prepare(
     probes = _first_probes(vectors, cells, tuning, truth, task.min_recall)
     fetch, most = (0, 0) if codes is None else (min(2 * k + 1, len(rows)), len(rows))
 
-    def by_cells(queries: np.ndarray, effort: _Effort) -> Pair:
+    def by_cells(effort: _Effort, queries: np.ndarray) -> Pair:
         return search_cells(vectors, cells, queries, k, effort.probes, codes=codes, fetch=effort.fetch)
 
     return cells.members, by_cells, _Effort(probes, fetch, cells.count, most)
@@ -180,16 +183,18 @@ def _arrays(cells: Cells) -> tuple[np.ndarray, ...]:
 def _first_probes(vectors: np.ndarray, cells: Cells, tuning: np.ndarray, truth: np.ndarray, min_recall: float) -> int:
     """Fewest cells that hold enough of the true neighbours, read off from how near each neighbour's cell is."""
     nearest_cells = nearest(vectors[tuning], cells.centers, cells.count)[0]
-    rank = np.empty_like(nearest_cells)
+    rank = np.zeros_like(nearest_cells)  # a row that is not a number is near to no cell
     np.put_along_axis(rank, nearest_cells, np.arange(cells.count)[None, :], axis=1)
     rank = np.take_along_axis(rank, cells.cell_of(len(vectors))[truth].astype(np.int64), axis=1)
     return next(probes for probes in range(1, cells.count + 1) if is_sure((rank < probes).mean(axis=1), min_recall))
 
 
-def _fill(task: Task, order: np.ndarray, search: Callable[[np.ndarray], Pair], folder: Path | None, name: str) -> None:
-    for start in range(0, len(order), _PART):
-        queries = order[start : start + _PART]
-        found = _kept(folder, f"{name}-{start}-{start + len(queries)}", lambda queries=queries: search(queries))
+def _fill(
+    task: Task, order: np.ndarray, step: int, search: Callable[[np.ndarray], Pair], folder: Path | None, name: str
+) -> None:
+    for start in range(0, len(order), step):
+        queries = order[start : start + step]
+        found = _kept(folder, f"{name}-{start}-{start + len(queries)}", partial(search, queries))
         task.neighbors[queries], task.similarity[queries] = found
         if task.progress:
             task.progress(start + len(queries), len(order))
