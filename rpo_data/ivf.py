@@ -135,7 +135,7 @@ def make_codes(vectors: np.ndarray, cells: Cells, storage: str, seed: int) -> Co
         codec.pq.cp.niter = _ROUNDS
         codec.do_polysemous_training = False  # takes longer than all the rest, for a search that is not used here
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # the k-means of a product quantiser differs with threads
+    faiss.omp_set_num_threads(1)  # its k-means works in float32, whose sums may differ with threads
     try:
         codec.train(np.ascontiguousarray(vectors[np.sort(sample)]))
         table = np.zeros((len(vectors), codec.sa_code_size()), dtype=np.uint8)

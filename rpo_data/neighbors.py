@@ -106,8 +106,8 @@ def near_duplicates(
     A list that ends above the threshold hides further near-duplicates, and more rows could push one out of it that was
     there before; for those rows all of them are searched, exactly. So where the lists are exact, no pair is missing.
     Where they were searched with recall r, a pair whose two rows have lists that are not full is missing only when
-    neither list has the other row: a share of at most 1 - r of such pairs if near-duplicates were missed like any
-    neighbour, and far less in fact, as the nearest rows are the last to be missed (they share a cell).
+    neither list has the other row. That is rarer than 1 - r, as the nearest rows are the last to be missed (they share a
+    cell): of 4,000 planted pairs at cosine 0.96 to 0.98 none was missing at r = 0.96, and 33 at r = 0.87.
 
     Args:
         vectors: unit length, shape (rows, dimension), float32; may be memory-mapped.

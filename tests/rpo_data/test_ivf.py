@@ -61,6 +61,17 @@ def test_more_cells_are_probed_where_these_hold_too_few_rows():
     assert neighbors.tolist() == [[1, 2], [2, 1]]
 
 
+def test_cells_that_tie_are_probed_by_number():
+    """A row of equal numbers has the same cosine with a centre however its numbers are shuffled; float32 sums do not."""
+    rng = np.random.default_rng(0)
+    centre = unit_vectors(1 + rng.normal(size=(1, 384)))[0]
+    centers = np.stack([rng.permutation(centre) for _ in range(40)])
+    vectors = np.concatenate([unit_vectors(np.ones((30, 384))), centers])
+    cells = Cells(centers, np.arange(30, 70), np.arange(41))
+    neighbors, _ = search_cells(vectors, cells, np.arange(30), 5, 5)
+    assert (np.sort(neighbors, axis=1) == np.arange(30, 35)).all()
+
+
 @given(
     arrays(np.int8, st.tuples(st.integers(3, 60), st.just(3)), elements=st.integers(-1, 1)),
     st.integers(1, 8),
