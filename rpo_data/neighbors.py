@@ -1,16 +1,30 @@
-"""Exact nearest prompts by cosine, the same bits for every thread count and batch size.
+"""Nearest prompts by cosine: exact where that is affordable, else by inverted lists whose recall is measured.
 
-FAISS finds candidates by float32 inner product; its scores differ in the last bits with threads and batches, so more
-than k are fetched, scored again in float64, and cut to k in the order (similarity falling, row rising).
+The same bits for every thread count, batch size and resume point, except for an index a user names that FAISS itself
+does not build the same way twice (HNSW, OPQ, …).
 """
 
-import faiss
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 
-_SPARE = 8
-_BLOCK = 4096
+from rpo_data.ivf import search_cells, whole
+from rpo_data.ladder import MEMORY, Progress, Task, check_index, choose_index, search_block
+from rpo_data.nearest import dots
+from rpo_data.recall import SearchInfo
+
+_BLOCK, _CHUNK = 1024, 16384
 _MARGIN = 1e-5
 """Float32 inner products of unit vectors are off by far less than this."""
+
+
+class Found(NamedTuple):
+    """Neighbours, shape (rows, k), int64; their cosines, float32; and how each block was searched, by block number."""
+
+    neighbors: np.ndarray
+    similarity: np.ndarray
+    searches: dict[int, SearchInfo]
 
 
 def exact_neighbors(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,41 +37,65 @@ def exact_neighbors(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray
     Returns:
         neighbors, shape (rows, k), int64, nearest first, ties by row number; and their cosines, float32.
     """
-    rows = len(vectors)
-    wanted = np.arange(rows)
-    k = min(k, rows - 1)
-    neighbors = np.empty((len(wanted), max(k, 0)), dtype=np.int64)
-    similarity = np.empty((len(wanted), max(k, 0)), dtype=np.float32)
-    if k > 0:
-        for start in range(0, len(wanted), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            neighbors[part], similarity[part] = _search(vectors, wanted[part], k)
-    return neighbors, similarity
+    rows = np.arange(len(vectors))
+    k = max(min(k, len(rows) - 1), 0)
+    if k == 0:
+        return np.empty((len(rows), 0), dtype=np.int64), np.empty((len(rows), 0), dtype=np.float32)
+    everything = whole(vectors, rows)
+    return search_cells(vectors, everything, rows, k, everything.count)
 
 
-def _search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    neighbors = np.empty((len(queries), k), dtype=np.int64)
-    similarity = np.empty((len(queries), k), dtype=np.float32)
-    todo = np.arange(len(queries))
-    fetch = min(k + 1 + _SPARE, len(vectors))
-    while len(todo):
-        scores, found = faiss.knn(vectors[queries[todo]], vectors, fetch, metric=faiss.METRIC_INNER_PRODUCT)
-        # where the last one fetched scores like the k-th, equal ones may have been left behind: fetch more
-        open_end = (scores[:, k] - scores[:, -1] < _MARGIN) & (fetch < len(vectors))
-        done = todo[~open_end]
-        neighbors[done], similarity[done] = _rescore(vectors, queries[done], found[~open_end], k)
-        todo = todo[open_end]
-        fetch = min(fetch * 4, len(vectors))
-    return neighbors, similarity
+def search_within(
+    vectors: np.ndarray,
+    block: np.ndarray,
+    k: int,
+    *,
+    index: str = "auto",
+    min_recall: float = 0.95,
+    seed: int = 0,
+    memory: int = MEMORY,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """The k nearest rows inside each block (a split, say): no neighbour crosses blocks.
+
+    Args:
+        vectors: unit length, shape (rows, dimension), float32; may be memory-mapped.
+        block: block number of each row, shape (rows,), int64.
+        k: neighbours a row; a small block has fewer, the rest is -1 with similarity -inf.
+        index: "auto" (see `choose_index`), "Flat" (exact), "IVFn,Flat", "IVFn,SQ8", "IVFn,PQm" (deterministic), or any
+            other FAISS factory string, whose determinism is then the user's (HNSW, OPQ and others have none) and which
+            FAISS holds in memory. Blocks of a few hundred rows are searched exactly whatever is named.
+        min_recall: nprobe and the number of candidates rise until this share of the true neighbours is found.
+        seed: of the samples for training, tuning and measuring.
+        memory: bytes of vectors a search may go through again and again; see `choose_index`.
+        folder: finished parts are kept here, under names made of the vectors' content, and a search that was killed
+            goes on from them; the caller removes it.
+        progress: called for each block with (rows searched, rows to search) after each part.
+
+    Returns:
+        Neighbours numbered as in `vectors`, nearest first, ties by row number; cosines; and for each block its search.
+
+    Raises:
+        RecipeError: FAISS cannot build the index named.
+    """
+    check_index(index, vectors.shape[1])
+    neighbors = np.full((len(vectors), k), -1, dtype=np.int64)
+    similarity = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+    searches = {}
+    for number in np.unique(block):
+        rows = np.flatnonzero(block == number)
+        width = min(k, len(rows) - 1)
+        name = choose_index(len(rows), vectors.shape[1], index, memory)
+        found = neighbors[:, :width], similarity[:, :width]
+        task = Task(vectors, rows, *found, name, min_recall, seed, folder, progress)
+        searches[int(number)] = search_block(task)
+    return Found(neighbors, similarity, searches)
 
 
-def _rescore(vectors: np.ndarray, queries: np.ndarray, found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    exact = np.empty(found.shape, dtype=np.float32)
-    for row, query in enumerate(queries):
-        exact[row] = cosines(vectors, query, found[row])
-    exact[found == queries[:, None]] = -np.inf  # a row is not its own neighbour
-    order = np.lexsort((found, -exact), axis=1)[:, :k]
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(exact, order, axis=1)
+def neighbors_within(vectors: np.ndarray, block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours and cosines of `search_within` with its defaults."""
+    return search_within(vectors, block, k)[:2]
 
 
 def near_duplicates(
@@ -66,7 +104,16 @@ def near_duplicates(
     """All pairs of rows at least this similar, from the neighbour lists and, where a list is full of them, beyond it.
 
     A list that ends above the threshold hides further near-duplicates, and more rows could push one out of it that was
-    there before; for those rows all of them are searched.
+    there before; for those rows all of them are searched, exactly. So where the lists are exact, no pair is missing.
+    Where they were searched with recall r, a pair whose two rows have lists that are not full is missing only when
+    neither list has the other row. That is rarer than 1 - r, as the nearest rows are the last to be missed (they share a
+    cell): of 4,000 planted pairs at cosine 0.96 to 0.98 none was missing at r = 0.96, and 33 at r = 0.87.
+
+    Args:
+        vectors: unit length, shape (rows, dimension), float32; may be memory-mapped.
+        neighbors: of each row, shape (rows, k), int64, -1 where there is none.
+        similarity: cosines of them, float32.
+        threshold: smallest cosine of a pair.
 
     Returns:
         The two rows of each pair, int64; a pair may come in both orders.
@@ -74,41 +121,14 @@ def near_duplicates(
     near = (neighbors >= 0) & (similarity >= threshold)
     starts, ends = [np.nonzero(near)[0]], [neighbors[near]]
     full = np.flatnonzero(near.all(axis=1)) if neighbors.shape[1] else np.arange(0)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
     for begin in range(0, len(full), _BLOCK):
         rows = full[begin : begin + _BLOCK]
-        limits, _, found = index.range_search(vectors[rows], threshold - _MARGIN)
-        for place, row in enumerate(rows):
-            others = np.sort(found[limits[place] : limits[place + 1]])
-            others = others[(cosines(vectors, row, others) >= threshold) & (others != row)]
-            starts.append(np.full(len(others), row))
-            ends.append(others)
+        for chunk in range(0, len(vectors), _CHUNK):
+            scores = vectors[rows] @ vectors[chunk : chunk + _CHUNK].T
+            place, other = np.nonzero(scores >= threshold - _MARGIN)
+            other += chunk
+            exact = dots(vectors[rows[place]], vectors, other[:, None])[:, 0]
+            kept = (exact >= threshold) & (other != rows[place])
+            starts.append(rows[place[kept]])
+            ends.append(other[kept])
     return np.concatenate(starts), np.concatenate(ends)
-
-
-def cosines(vectors: np.ndarray, row: int, others: np.ndarray) -> np.ndarray:
-    """Cosine of one row with others, summed in float64 and rounded to float32, never above 1."""
-    exact = np.einsum("ij,j->i", vectors[others].astype(np.float64), vectors[row].astype(np.float64))
-    return np.clip(exact, -1.0, 1.0).astype(np.float32)
-
-
-def neighbors_within(vectors: np.ndarray, block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows inside each block (a split, say): no neighbour crosses blocks.
-
-    Args:
-        vectors: unit length, shape (rows, dimension), float32.
-        block: block number of each row, shape (rows,), int64.
-        k: neighbours a row; a small block has fewer, the rest is -1 with similarity -inf.
-
-    Returns:
-        neighbors, shape (rows, k), int64, numbered as in `vectors`; similarity, float32.
-    """
-    neighbors = np.full((len(vectors), k), -1, dtype=np.int64)
-    similarity = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-    for number in np.unique(block):
-        rows = np.flatnonzero(block == number)
-        found, scores = exact_neighbors(np.ascontiguousarray(vectors[rows]), k)
-        neighbors[rows[:, None], np.arange(found.shape[1])] = rows[found]
-        similarity[rows[:, None], np.arange(found.shape[1])] = scores
-    return neighbors, similarity

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpo_data import neighbors as module
+from rpo_data import ivf, nearest
 from rpo_data.embed import unit_vectors
 from rpo_data.neighbors import exact_neighbors, near_duplicates, neighbors_within
 
@@ -62,7 +62,8 @@ def test_threads_and_batches_change_no_bit(monkeypatch):
     results = []
     for number, block in ((1, 4096), (2, 4096), (2, 7), (1, 100)):
         faiss.omp_set_num_threads(number)
-        monkeypatch.setattr(module, "_BLOCK", block)
+        monkeypatch.setattr(nearest, "_BLOCK", block)
+        monkeypatch.setattr(ivf, "_BATCH", block)
         results.append(exact_neighbors(vectors, 8))
     faiss.omp_set_num_threads(threads)
     for neighbors, similarity in results[1:]:
