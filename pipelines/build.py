@@ -16,7 +16,7 @@ from rpo_data.pipelines.prompts import Prompts, embed_and_split
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.readme import folder_readme
 from rpo_data.report import render_report
-from rpo_data.schemas.manifest import Manifest, NeighborsInfo, SplitInfo
+from rpo_data.schemas.manifest import Manifest, SplitInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import FORMAT_VERSION
 from rpo_data.splits import crossing_edges
@@ -138,7 +138,7 @@ def _manifest(
         sources=checked.source_counts,
         left_out=checked.left_out_counts,
         embedder=prompts.embedder,
-        neighbors=NeighborsInfo(k=recipe.neighbors, index="Flat", recall=1.0),
+        neighbors=prompts.search,
         temperature=mined.temperature,
         splits={
             split: SplitInfo(

@@ -1,7 +1,9 @@
 """The middle stages of a build: embed the prompts, find neighbours, judge what only they show, and split."""
 
+import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from rpo_data.contrasts import fully_masked, judgements
 from rpo_data.duplicates import decide, graph_edges
 from rpo_data.embed import load_embedder, render_prompt, unit_vectors
 from rpo_data.errors import LogError
-from rpo_data.neighbors import near_duplicates, neighbors_within
+from rpo_data.ladder import check_index
+from rpo_data.neighbors import near_duplicates, search_within
 from rpo_data.pipelines.checking import Checked, Say, Track
-from rpo_data.pipelines.store import array_hash, stored_arrays
+from rpo_data.pipelines.store import array_hash, stage_key, stored_stage
 from rpo_data.row_table import take_rows
 from rpo_data.rows import LeftOut, left_out
-from rpo_data.schemas.manifest import EmbedderInfo
+from rpo_data.schemas.manifest import EmbedderInfo, NeighborsInfo, SearchInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.splits import Edges, Split, hold_out, previous_split, turn_edges
 from rpo_data.vectors import cache_key, embed_texts
@@ -41,6 +44,7 @@ class Prompts:
     split: Split
     neighbors: np.ndarray
     similarity: np.ndarray
+    search: NeighborsInfo
 
     @property
     def is_test(self) -> np.ndarray:
@@ -86,16 +90,23 @@ def embed_and_split(
     """
     before = previous_split(previous) if previous is not None else None
     vectors, embedder = _embed(checked, _first_rows(checked.ids), recipe, cache, batch_size, say, track)
-    found = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache)
-    corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, *found, recipe.duplicate_score)), recipe)
+    check_index(recipe.index, vectors.shape[1])
+    near, cosine, in_corpus = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache, track)
+    corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, near, cosine, recipe.duplicate_score)), recipe)
     corpus, split, together = _split(corpus, recipe, before)
     corpus, split, together = _without_contrast(corpus, split, together, recipe)
     for code, number in corpus.checked.left_out_counts.items() - checked.left_out_counts.items():
         say(f"        {number:,} left out: {code}")
-    neighbors, similarity = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache)
+    neighbors, similarity, inside = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache, track)
+    search = _search_info(
+        recipe.neighbors, in_corpus[0], {("train", "test")[block]: one for block, one in inside.items()}
+    )
+    _say_search(search, say)
     ids = corpus.prompt_ids
     of_row = corpus.checked.ids["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    prompts = Prompts(ids, of_row, corpus.vectors, embedder, corpus.near, together, split, neighbors, similarity)
+    prompts = Prompts(
+        ids, of_row, corpus.vectors, embedder, corpus.near, together, split, neighbors, similarity, search
+    )
     say(f"split   {', '.join(f'{name} {len(rows):,} prompts' for name, rows in prompts.splits.items())}")
     return corpus.checked, prompts
 
@@ -235,13 +246,56 @@ def _embed(
     return vectors, embedder.info
 
 
-def _search(vectors: np.ndarray, block: np.ndarray, recipe: Recipe, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest prompts inside each block, out of the stage store where they are there."""
+def _search(
+    vectors: np.ndarray, block: np.ndarray, recipe: Recipe, cache: Path, track: Track
+) -> tuple[np.ndarray, np.ndarray, dict[int, SearchInfo]]:
+    """Nearest prompts inside each block, out of the stage store where they are there, and how they were searched."""
+    inputs = {
+        "vectors": array_hash(vectors, block),
+        "k": recipe.neighbors,
+        "index": recipe.index,
+        "min_recall": recipe.min_recall,
+        "seed": recipe.seed,
+    }
+    parts = cache / "search" / stage_key("neighbors", inputs)  # outlives a kill, and is removed once all is stored
 
-    def make() -> dict[str, np.ndarray]:
-        neighbors, similarity = neighbors_within(vectors, block, recipe.neighbors)
-        return {"neighbors": neighbors, "similarity": similarity}
+    def make(folder: Path) -> None:
+        parts.mkdir(parents=True, exist_ok=True)
+        found = search_within(
+            vectors,
+            block,
+            recipe.neighbors,
+            index=recipe.index,
+            min_recall=recipe.min_recall,
+            seed=recipe.seed,
+            folder=parts,
+            progress=partial(track, "neighbours"),
+        )
+        np.save(folder / "neighbors.npy", found.neighbors)
+        np.save(folder / "similarity.npy", found.similarity)
+        searches = {number: asdict(info) for number, info in found.searches.items()}
+        (folder / "searches.json").write_text(json.dumps(searches))
 
-    inputs = {"vectors": array_hash(vectors, block), "k": recipe.neighbors}
-    found = stored_arrays(cache, "neighbors", inputs, make)
-    return found["neighbors"], found["similarity"]
+    folder = stored_stage(cache, "neighbors", inputs, make)
+    shutil.rmtree(parts, ignore_errors=True)
+    searches = json.loads((folder / "searches.json").read_text())
+    arrays = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("neighbors", "similarity"))
+    return *arrays, {int(number): SearchInfo.model_validate(info) for number, info in searches.items()}  # type: ignore[return-value]
+
+
+def _search_info(k: int, corpus: SearchInfo, splits: dict[str, SearchInfo]) -> NeighborsInfo:
+    everywhere = [corpus, *splits.values()]
+    recall = min(search.recall for search in everywhere)
+    return NeighborsInfo(k=k, index=corpus.index, recall=recall, corpus=corpus, splits=splits)
+
+
+def _say_search(search: NeighborsInfo, say: Say) -> None:
+    """A line on each search that was not exact."""
+    assert search.corpus is not None
+    for name, one in {"all": search.corpus, **search.splits}.items():
+        if not one.exact:
+            low, high = one.interval
+            say(
+                f"search  {name}: {one.index}, nprobe {one.nprobe} of {one.nlist}, recall {one.recall:.3f} "
+                f"({low:.3f} to {high:.3f}), of isolated prompts {one.recall_isolated:.2f}"
+            )

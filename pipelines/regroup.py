@@ -179,7 +179,16 @@ def _prompts(data: ContrastDataset, folder: Path, ids: pl.DataFrame) -> Prompts:
     near, cosine = place[np.concatenate(neighbors)[order]], np.concatenate(similarity)[order]
     edges = near_duplicates(unit, near, cosine, data.manifest.recipe.duplicate_score)
     is_test = np.concatenate(tests)[order]
-    split = Split(is_test, np.zeros(start, dtype=bool), moved=0, giants=[], crossing=0)
-    of_row = ids["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    names_in_order = np.concatenate(names)[order].tolist()
-    return Prompts(names_in_order, of_row, unit, data.manifest.embedder, edges, edges, split, near, cosine)
+    parted = Split(is_test, np.zeros(start, dtype=bool), moved=0, giants=[], crossing=0)
+    return Prompts(
+        ids=np.concatenate(names)[order].tolist(),
+        of_row=ids["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1,
+        vectors=unit,
+        embedder=data.manifest.embedder,
+        near=edges,
+        together=edges,
+        split=parted,
+        neighbors=near,
+        similarity=cosine,
+        search=data.manifest.neighbors,
+    )

@@ -35,8 +35,7 @@ def stored_stage(cache: Path, name: str, inputs: Mapping[str, Any], make: Callab
         inputs: everything the result depends on (JSON values; hash large ones first).
         make: writes the result into the folder it is given.
     """
-    text = json.dumps({"code": code_version(), **inputs}, sort_keys=True)
-    folder = cache / "stages" / f"{name}-{xxhash.xxh3_128_hexdigest(text.encode())}"
+    folder = cache / "stages" / stage_key(name, inputs)
     if not folder.exists():
         unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -52,6 +51,12 @@ def stored_stage(cache: Path, name: str, inputs: Mapping[str, Any], make: Callab
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
+    """The name under which the result of a stage is kept: it changes with the inputs and with the code."""
+    text = json.dumps({"code": code_version(), **inputs}, sort_keys=True)
+    return f"{name}-{xxhash.xxh3_128_hexdigest(text.encode())}"
 
 
 def stored_arrays(
@@ -88,9 +93,9 @@ def code_version() -> str:
 
 
 def cache_sizes(cache: Path) -> dict[str, tuple[int, int]]:
-    """Part of the cache (vectors, stages, reference) -> number of files and bytes."""
+    """Part of the cache (vectors, stages, search, reference) -> number of files and bytes."""
     sizes = {}
-    for part in ("vectors", "stages", "reference"):
+    for part in ("vectors", "stages", "search", "reference"):
         files = [file for file in (cache / part).rglob("*") if file.is_file()]
         sizes[part] = (len(files), sum(file.stat().st_size for file in files))
     return sizes
@@ -98,5 +103,5 @@ def cache_sizes(cache: Path) -> dict[str, tuple[int, int]]:
 
 def clear_cache(cache: Path) -> None:
     """Delete what this package keeps in the cache folder, and nothing else there."""
-    for part in ("vectors", "stages", "reference"):
+    for part in ("vectors", "stages", "search", "reference"):
         shutil.rmtree(cache / part, ignore_errors=True)

@@ -70,7 +70,7 @@ def anneal(
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _gain(members: np.ndarray, utility: np.ndarray, group_a: int, group_b: int, a: int, b: int) -> int:
+def _gain(members: np.ndarray, utility: np.ndarray, group_a: int, group_b: int, a: int, b: int) -> np.int64:
     """What is earned more when a of one group and b of the other trade places."""
     gain = np.int64(0)
     for t in range(members.shape[1]):

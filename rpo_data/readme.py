@@ -9,10 +9,8 @@ def folder_readme(manifest: Manifest) -> str:
     recipe, quality = manifest.recipe, manifest.quality
     read = sum(source.records_read for source in manifest.sources)
     kept = sum(source.rows_kept for source in manifest.sources)
-    splits = "\n".join(
-        f"| {name} | {info.prompts:,} | {info.pairs:,} | {info.groups:,} |"
-        for name, info in sorted(manifest.splits.items(), reverse=True)
-    )
+    ordered = sorted(manifest.splits.items(), reverse=True)
+    splits = "\n".join(f"| {name} | {info.prompts:,} | {info.pairs:,} | {info.groups:,} |" for name, info in ordered)
     sources = "\n".join(
         f"| {s.name} | {s.records_read:,} | {s.records_rejected:,} | {s.rows_merged:,} | {s.rows_rejected:,} "
         f"| {s.rows_kept:,} |"

@@ -45,12 +45,35 @@ class EmbedderInfo(_Model):
     dtype: str
 
 
+class SearchInfo(_Model):
+    """How neighbours were searched among some rows; see `rpo_data.recall.SearchInfo` for each figure."""
+
+    index: str
+    rows: int
+    k: int
+    nlist: int = 0
+    nprobe: int = 0
+    fetch: int = 0
+    exact: bool = True
+    recall: float = 1.0
+    interval: tuple[float, float] = (1.0, 1.0)
+    sample: int = 0
+    recall_hubs: float = 1.0
+    recall_isolated: float = 1.0
+
+
 class NeighborsInfo(_Model):
-    """How the neighbour graph was made. `recall` is the share of true nearest prompts found (1 where search is exact)."""
+    """How the neighbour graph was made. `recall` is the share of true nearest prompts found, the lowest of all searches.
+
+    corpus   the search over all prompts, which finds near-duplicates
+    splits   the searches inside each split
+    """
 
     k: int
     index: str
     recall: float
+    corpus: SearchInfo | None = None
+    splits: dict[str, SearchInfo] = {}
 
 
 class SplitInfo(_Model):

@@ -58,6 +58,13 @@ class Recipe(BaseModel):
         default="float32", description="Number type of the embedder."
     )
     neighbors: int = Field(default=32, ge=1, description="Nearest prompts kept for each prompt.")
+    index: str = Field(
+        default="auto",
+        description="How neighbours are searched: auto, or a FAISS factory string such as Flat or IVF2000,Flat.",
+    )
+    min_recall: float = Field(
+        default=0.95, gt=0, le=1, description="Share of the true neighbours that an inexact search must find."
+    )
     group_size: int = Field(default=8, ge=1, description="Pairs in a contrast group.")
     views: int = Field(
         default=1, ge=1, description="Complete assignments of the data to groups; epoch e trains on e mod views."

@@ -35,8 +35,9 @@ def dataset(tmp_path_factory, sample_rows):
     """Real pairs, one with tool calls, ties, contradictions and several annotators; kept and masked."""
     folder = tmp_path_factory.mktemp("regroup")
     call = [{"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]}]
+    answer = [{"role": "assistant", "content": "no"}]
     odd = [
-        {"prompt": [{"role": "user", "content": "call it"}], "chosen": call, "rejected": [{"role": "assistant", "content": "no"}]},
+        {"prompt": [{"role": "user", "content": "call it"}], "chosen": call, "rejected": answer},
         pair(1, prompt="who?", chosen="A", rejected="B", annotator="x", weight=2.0),
         pair(2, prompt="who?", chosen="B", rejected="A", annotator="y"),
         pair(3, prompt="who?", chosen="A", rejected="C", score_chosen=2, score_rejected=1),
@@ -82,7 +83,7 @@ def test_what_needs_a_build_is_refused(dataset, tmp_path):
     folder, _ = dataset
     with pytest.raises(RecipeError, match="regroup cannot change 'embedder': build again; it can change group_size"):
         regroup(folder / "dataset", tmp_path / "out", {"embedder": "static"})
-    with pytest.raises(RecipeError, match="min_score 0.9 is above max_score 0.1"):
+    with pytest.raises(RecipeError, match=r"min_score 0\.9 is above max_score 0\.1"):
         regroup(folder / "dataset", tmp_path / "out", {"min_score": 0.9, "max_score": 0.1})
     with pytest.raises(DatasetError, match="it is not there"):
         regroup(tmp_path / "nowhere", tmp_path / "out", {})
