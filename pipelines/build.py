@@ -26,8 +26,8 @@ from rpo_data.write import (
     replacing,
     write_groups,
     write_neighbors,
-    write_pairs,
     write_rejects,
+    write_rows,
     write_vectors,
 )
 
@@ -73,7 +73,7 @@ def build(
     checked, prompts = embed_and_split(
         checked, recipe, cache=cache, batch_size=batch_size, say=say, track=track, previous=previous
     )
-    mined = mine(checked.ids, checked.ties, prompts, recipe, cache=cache, say=say)
+    mined = mine(checked.ids, checked.ties, prompts, recipe, checked.mode, cache=cache, say=say)
 
     with replacing(out) as folder:
         tables = _write_tables(folder, checked, prompts, mined)
@@ -107,7 +107,8 @@ def _write_tables(folder: Path, checked: Checked, prompts: Prompts, mined: Mined
             f"{crossing} pairs of prompts that belong together would stand in two splits: please report this"
         )
     position = checked.ids["position"].to_numpy()
-    tables = write_pairs(folder, checked.rows, {split: position[rows] for split, rows in mined.order.items()})
+    order = {split: position[rows] for split, rows in mined.order.items()}
+    tables = write_rows(folder, checked.rows, order, checked.mode)
     tables |= write_groups(folder, mined.groups)
     tables |= write_neighbors(folder, prompts.ids, prompts.splits, prompts.neighbors, prompts.similarity)
     tables |= write_vectors(folder, prompts.ids, prompts.splits, prompts.vectors)
@@ -132,7 +133,7 @@ def _manifest(
         format_version=FORMAT_VERSION,
         rpo_data_version=version("rpo-data"),
         package_versions=package_versions(),
-        mode="paired",
+        mode=checked.mode,
         recipe=recipe.model_copy(update=names),
         limit=limit,
         sources=checked.source_counts,
@@ -142,7 +143,9 @@ def _manifest(
         temperature=mined.temperature,
         splits={
             split: SplitInfo(
-                prompts=len(rows), pairs=len(mined.order[split]), groups=len(mined.groups[split]) // recipe.views
+                prompts=len(rows),
+                groups=len(mined.groups[split]) // recipe.views,
+                **{checked.what: len(mined.order[split])},
             )
             for split, rows in prompts.splits.items()
         },

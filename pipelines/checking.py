@@ -24,6 +24,7 @@ from rpo_data.pipelines.recipes import nearest
 from rpo_data.pipelines.store import stored_stage
 from rpo_data.read import content_hash, read_records
 from rpo_data.records import Record
+from rpo_data.responses import Mode, find_mode, judge_labels, make_responses
 from rpo_data.row_table import open_rejects, open_rows, side_texts, take_rows
 from rpo_data.rows import LeftOut, identities, left_out, merge_duplicates
 from rpo_data.schemas.manifest import SourceCounts
@@ -40,10 +41,12 @@ Track = Callable[[str, int, int], None]
 class Checked:
     """What reading and checking left: rows on disk, the identities of those that stay, and what was left out.
 
-    `rows` holds the rows of the logs, then the pairs made of responses; `made` says how many rows each source gave, a
-    response counting as one only where it stands in no pair. `ties` are known to be equal: cells are masked for them.
+    `rows` holds the rows of the logs, then the pairs made of responses, or the responses made of pairs; `made` says how
+    many rows each source gave, a row counting as one only where no such row was made of it. `ties` are known to be equal:
+    cells are masked for them.
     """
 
+    mode: Mode
     records: list[RecordCounts]
     content: list[str]
     rows: pa.Table
@@ -52,6 +55,11 @@ class Checked:
     left_out: list[LeftOut]
     ids: pl.DataFrame
     ties: pl.DataFrame
+
+    @property
+    def what(self) -> str:
+        """What the rows are, in the plural."""
+        return "pairs" if self.mode == "paired" else "responses"
 
     @property
     def left_out_counts(self) -> dict[str, int]:
@@ -101,6 +109,8 @@ def read_and_check(
     _tell(checked, ignored, say)
     if checked.ids.is_empty():
         raise LogError(_nothing_left(checked))
+    if checked.mode == "unpaired" and checked.ids["label"].n_unique() == 1:
+        raise LogError(_one_label(checked))
     return checked
 
 
@@ -170,19 +180,45 @@ def _decide(
 ) -> Checked:
     """Everything that is decided on identities; each step leaves rows out and says why."""
     ids, merged = merge_duplicates(identities(rows))
-    rows, ids, in_pairs, unpaired = _pair(rows, ids, recipe)
+    mode = find_mode(rows) if recipe.mode == "auto" else recipe.mode
+    check_sizes(recipe, mode)
+    if mode == "paired":
+        rows, ids, replaced, not_used = _pair(rows, ids, recipe)
+    else:
+        rows, ids, replaced, not_used = make_responses(rows, ids, mode)
     ids, contaminated = _drop_contaminated(rows, ids, evaluation)
     ids, collapsed = _drop_collapsed(rows, ids, recipe)
-    ids, by_vote = merge_annotators(ids, recipe.annotators)
-    ids, contradictions = resolve(ids, recipe.conflicts)
+    ids, by_vote = judged(ids, mode, lambda rows: merge_annotators(rows, recipe.annotators))
+    ids, contradictions = judged(ids, mode, lambda rows: resolve(rows, recipe.conflicts))
     ids, near = _merge_near(rows, ids, recipe)
     is_tie = pl.col("kind") == "tie"
     ties = ids.filter(is_tie)
     told = left_out(ties, "tie", "the two responses are judged equal: none of them is better")
-    reasons = [merged, *unpaired, *contaminated, *collapsed, *by_vote, *contradictions, *near, told]
+    reasons = [merged, *not_used, *contaminated, *collapsed, *by_vote, *contradictions, *near, told]
     made = Counter(rows["source"].to_pylist())
-    made.subtract(take_rows(rows.select(["source"]), in_pairs)["source"].to_pylist())
-    return Checked(records, content, rows, made, rejects, reasons, ids.filter(~is_tie), ties)
+    made.subtract(take_rows(rows.select(["source"]), replaced)["source"].to_pylist())
+    return Checked(mode, records, content, rows, made, rejects, reasons, ids.filter(~is_tie), ties)
+
+
+def judged(
+    ids: pl.DataFrame, mode: Mode, decide: Callable[[pl.DataFrame], tuple[pl.DataFrame, list[LeftOut]]]
+) -> tuple[pl.DataFrame, list[LeftOut]]:
+    """Let a rule on judgements decide: on pairs, on labels as if they were pairs, and on scores never."""
+    if mode == "scored":
+        return ids, []
+    return decide(ids) if mode == "paired" else judge_labels(ids, decide)
+
+
+def check_sizes(recipe: Recipe, mode: Mode) -> None:
+    """Refuse group sizes that this mode cannot have.
+
+    Raises:
+        RecipeError: group_size is above max_group (unpaired), or 1 (scored).
+    """
+    if mode == "unpaired" and recipe.group_size > recipe.max_group:
+        raise RecipeError(f"group_size {recipe.group_size} is above max_group {recipe.max_group}: raise max_group")
+    if mode == "scored" and recipe.group_size == 1:
+        raise RecipeError("group_size 1 leaves a scored response alone in its group: raise it")
 
 
 def _pair(
@@ -230,7 +266,7 @@ def _drop_contaminated(
 
 def _drop_collapsed(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, list[LeftOut]]:
     """Leave out pairs that are one text once training has cut them, where a tokenizer is given."""
-    if not recipe.tokenizer or recipe.max_length is None or "collapsed" in recipe.ignore:
+    if not recipe.tokenizer or recipe.max_length is None or "collapsed" in recipe.ignore or "pair" not in ids["kind"]:
         return ids, []
     from transformers import AutoTokenizer
 
@@ -259,7 +295,7 @@ def _merge_near(rows: pa.Table, ids: pl.DataFrame, recipe: Recipe) -> tuple[pl.D
     whole = pl.DataFrame(texts).select(pl.concat_str(pl.all(), separator="\n")).to_series()
     edges = near_texts(whole, recipe.near_score)
     # sets of shingles do not know sides: a pair judged the other way has the same ones
-    judge = ids.select(pl.struct("kind", "annotator").rank("dense")).to_series().to_numpy()
+    judge = ids.select(pl.struct("kind", "annotator", "label", "score", "rank").rank("dense")).to_series().to_numpy()
     same = judge[edges.first] == judge[edges.second]
     for side in texts.values():
         same &= jaccard_pairs(side, edges.first, edges.second) >= recipe.near_score
@@ -290,7 +326,7 @@ def _source_counts(count: RecordCounts, digest: str, made: int, merged: int, rej
 
 def _tell(checked: Checked, ignored: list[str], say: Say) -> None:
     read, files = sum(count.read for count in checked.records), len(checked.records)
-    say(f"read    {read:,} records of {files} source{'s' * (files != 1)}, {len(checked.ids):,} pairs kept")
+    say(f"read    {read:,} records of {files} source{'s' * (files != 1)}, {len(checked.ids):,} {checked.what} kept")
     if ignored:
         names = ", ".join(sorted(ignored)[:3]) + ", …" * (len(ignored) > 3)
         say(f"        {len(ignored):,} files ignored: {names}")
@@ -301,11 +337,23 @@ def _tell(checked: Checked, ignored: list[str], say: Say) -> None:
 def _nothing_left(checked: Checked) -> str:
     names = ", ".join(count.name for count in checked.records)
     read = sum(count.read for count in checked.records)
-    unpaired = [reason for reason in checked.left_out if reason.code == "no_pair" and reason.position]
-    if unpaired:
+    if any(reason.code == "no_pair" and reason.position for reason in checked.left_out):
         return (
-            f"no pair can be made of {read:,} records of {names}: no prompt has a better and a worse response, and groups of "
-            "responses without pairs are not built yet; rpo-data lint reads such logs"
+            f"no pair can be made of {read:,} records of {names}: no prompt has a better and a worse response; build with "
+            "--mode unpaired (liked and disliked responses) or --mode scored (scores on one scale)"
         )
-    first = f" (the first: {checked.rejects['message'][0]})" if len(checked.rejects) else ""
-    return f"no usable pair in {read:,} records of {names}{first}"
+    told = [
+        *checked.rejects["message"][:1].to_pylist(),
+        *(text for one in checked.left_out for text in one.sentence[:1]),
+    ]
+    first = f" (the first: {told[0]})" if told else ""
+    return f"no usable {checked.what[:-1]} in {read:,} records of {names}{first}"
+
+
+def _one_label(checked: Checked) -> str:
+    names = ", ".join(count.name for count in checked.records)
+    there, missing = ("liked", "disliked") if checked.ids["label"][0] else ("disliked", "liked")
+    return (
+        f"all {len(checked.ids):,} responses of {names} that can be used are {there}, and a group needs {missing} ones "
+        "too: add logs that hold some"
+    )

@@ -4,25 +4,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rpo_data.cells import Cells, cell_starts, cells_of, joined
+from rpo_data.cells import Cells, cells_of, fully_masked_groups, joined
 from rpo_data.conflicts import near_prompts
-from rpo_data.contrasts import Judgements, fully_masked, judgements
+from rpo_data.contrasts import Known, judgements
 from rpo_data.errors import LogError
 from rpo_data.groups import form_groups
-from rpo_data.pipelines.checking import Say
+from rpo_data.pipelines.checking import Say, check_sizes
 from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
+from rpo_data.response_masks import Labels, Scores, known_responses, no_counterpart
+from rpo_data.responses import Mode
 from rpo_data.schemas.manifest import Quality
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import GROUPS
 from rpo_data.utility import Band, Material
-from rpo_data.weights import PAPER_TEMPERATURE, Stack, calibrate_temperature, contrast_weights, view_temperatures
+from rpo_data.weights import (
+    PAPER_TEMPERATURE,
+    Stack,
+    by_shape,
+    calibrate_temperature,
+    contrast_weights,
+    view_temperatures,
+)
 
 Groups = list[np.ndarray]
 
@@ -38,32 +48,36 @@ class Mined:
     warnings: list[str]
 
 
-def mine(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, *, cache: Path, say: Say) -> Mined:
+def mine(
+    ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, mode: Mode, *, cache: Path, say: Say
+) -> Mined:
     """Stages groups and weights, with the quality of the result on the train split.
 
     Args:
-        ids: identities of the pairs in canonical order (`rows.identities`).
+        ids: identities of the pairs, or responses, in canonical order (`rows.identities`).
         ties: ids of responses judged equal.
         prompts: their prompts.
         recipe: the settings.
+        mode: what the rows of groups are.
         cache: of finished stages.
         say: called with a line on what was found.
 
     Raises:
-        LogError: a group holds only rows that contradict each other.
+        LogError: a group holds only rows that cannot be contrasted with each other.
+        RecipeError: this mode cannot have groups of this size.
     """
+    check_sizes(recipe, mode)
     row_is_test = prompts.is_test[prompts.of_row]
-    known = judgements(ids, ties, near_prompts(prompts.ids, prompts.near))
-    block = blocks(ids, row_is_test, recipe.mix_languages)
-    kind = np.zeros(len(block), dtype=np.int8)
-    material = Material(prompts.vectors, prompts.of_row, block, kind, prompts.neighbors, known)
+    material = _material(ids, ties, prompts, recipe, mode)
+    assert material.known is not None
     views, random_groups = _groups(material, recipe, cache)
-    order, views = _ordered([unmasked(view, block, known) for view in views], row_is_test)
-    make = partial(cells_of, vectors=prompts.vectors, prompt_of_row=prompts.of_row, known=known)
-    cells = [make(view, view) for view in views]
+    order, views = _ordered([unmasked(view, material) for view in views], row_is_test)
+    sides = [roles(view, material) for view in views]
+    make = partial(cells_of, vectors=prompts.vectors, prompt_of_row=prompts.of_row, known=material.known)
+    cells = [make(*side) for side in sides]
     in_train = [_in_train(view, row_is_test) for view in views]
 
-    of_random = make(random_groups, random_groups).of(_in_train(random_groups, row_is_test))
+    of_random = make(*roles(random_groups, material)).of(_in_train(random_groups, row_is_test))
     of_mined = joined([part.of(here) for part, here in zip(cells, in_train, strict=True)])
     temperature, warning, looked_at = _temperature(recipe, of_mined, of_random)
     temperatures = view_temperatures(temperature, len(views))
@@ -80,17 +94,20 @@ def mine(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe
         _weighted(of_random, weigh(of_random, PAPER_TEMPERATURE)),
         masked=of_mined.masked,
         random_masked=of_random.masked,
-        nearest=nearest_similarity(prompts.of_row[~row_is_test], train_neighbors, prompts.similarity, others),
+        nearest=nearest_similarity(prompts.of_row[~row_is_test], train_neighbors, prompts.similarity, others)
+        if mode == "paired"
+        else None,
         normalize=recipe.normalize,
         calibration_groups=looked_at,
     )
+    bound = f", nearest {_figure(quality.nearest_similarity)}" if mode == "paired" else ""
     say(
         f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
-        f"(random {_figure(quality.random_similarity)}, nearest {_figure(quality.nearest_similarity)})"
+        f"(random {_figure(quality.random_similarity)}{bound})"
     )
     tables = {
         split: _table(
-            split, views, cells, weights, [row_is_test[[g[0] for g in view]] == flag for view in views], order
+            split, sides, cells, weights, [row_is_test[[g[0] for g in view]] == flag for view in views], order
         )
         for split, flag in (("train", False), ("test", True))
         if split in order
@@ -98,10 +115,31 @@ def mine(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe
     return Mined(order, tables, temperature, quality, [warning] if warning else [])
 
 
+def _material(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, mode: Mode) -> Material:
+    """What groups are formed of.
+
+    Raises:
+        LogError: responses are there that no group of this recipe could contrast (a build leaves them out before).
+    """
+    block = blocks(ids, prompts.is_test[prompts.of_row], recipe.mix_languages)
+    kind = np.zeros(len(block), dtype=np.int8)
+    known: Known
+    if mode == "paired":
+        known = judgements(ids, ties, near_prompts(prompts.ids, prompts.near))
+    else:
+        known = known_responses(ids, recipe, mode)
+        gone = int(no_counterpart(ids, block, prompts.vectors, recipe, mode).sum())
+        if gone:
+            raise LogError(f"with these settings {gone:,} of {len(ids):,} responses have no counterpart: build again")
+    if isinstance(known, Labels):
+        kind = np.where(known.liked, 1, 2).astype(np.int8)
+    return Material(prompts.vectors, prompts.of_row, block, kind, prompts.neighbors, known)
+
+
 def _groups(material: Material, recipe: Recipe, cache: Path) -> tuple[list[Groups], Groups]:
     """The groups of every view, and random groups of the same sizes to compare them with."""
     band = Band(recipe.min_score, recipe.max_score, recipe.range_min, recipe.range_max)
-    form = partial(form_groups, material, group_size=recipe.group_size, seed=recipe.seed)
+    form = partial(form_groups, material, group_size=recipe.group_size, seed=recipe.seed, max_group=recipe.max_group)
 
     def make() -> dict[str, np.ndarray]:
         views = form(views=recipe.views, strategy=recipe.strategy, band=band)
@@ -112,37 +150,105 @@ def _groups(material: Material, recipe: Recipe, cache: Path) -> tuple[list[Group
 
     known = material.known
     arrays = [material.vectors, material.prompt, material.block, material.kind, material.neighbors]
-    arrays += [known.win, known.loss, known.other, known.equal, known.chosen, known.rejected] if known else []
-    settings = [recipe.group_size, recipe.views, recipe.strategy, recipe.seed, *vars(band).values()]
+    arrays += [value for value in vars(known).values() if isinstance(value, np.ndarray)]
+    settings: list[Any] = [value for value in vars(known).values() if isinstance(value, float)]
+    settings += [recipe.group_size, recipe.max_group, recipe.views, recipe.strategy, recipe.seed, *vars(band).values()]
     found = stored_arrays(cache, "groups", {"arrays": array_hash(*arrays), "settings": settings}, make)
     views = [np.split(rows, np.cumsum(sizes)[:-1]) for rows, sizes in zip(found["rows"], found["sizes"], strict=True)]
     return views, form(views=1, strategy="random")[0]
 
 
-def unmasked(groups: Groups, block: np.ndarray, known: Judgements) -> Groups:
-    """Give every group an unmasked cell: one that has none swaps a row with the first group of its block where that helps.
+def roles(groups: Groups, material: Material) -> tuple[Groups, Groups]:
+    """Rows of each group in the chosen and in the rejected role: all, by label, or as their scores have it.
 
-    Rows none of which could ever be contrasted are left out before groups are formed, so hardly ever does no swap help.
+    A scored row is a win where it beats some row of its group, a loss where some row beats it; one that does neither
+    stands among the wins, and its cells are masked.
+    """
+    known = material.known
+    if isinstance(known, Labels):
+        return [group[known.liked[group]] for group in groups], [group[~known.liked[group]] for group in groups]
+    if not isinstance(known, Scores):
+        return groups, groups
+    wins, losses = list(groups), list(groups)
+    for numbers in by_shape(np.array([(len(group), 0) for group in groups])):
+        for at in range(0, len(numbers), 2048):
+            part = numbers[at : at + 2048]
+            rows = np.array([groups[number] for number in part])
+            counts = ~np.logical_or.reduce(list(known.masks(rows, rows).values()))
+            beats, beaten = counts.any(axis=2), counts.any(axis=1)
+            for number, row, win, loss in zip(part, rows, beats | ~beaten, beaten, strict=True):
+                wins[number], losses[number] = row[win], row[loss]
+    return wins, losses
+
+
+def unmasked(groups: Groups, material: Material) -> Groups:
+    """Give every group a cell that counts: one that has none swaps a row with a group of its block where that helps.
+
+    Groups that hold another row of one of its prompts are tried first. Rows none of which could ever be contrasted are
+    left out before groups are formed, so hardly ever does no swap help.
 
     Raises:
         LogError: no swap helps.
     """
-    groups = [group.copy() for group in groups]
+    groups, block, prompt = _together(groups, material), material.block, material.prompt
+    waiting = set(fully_masked_groups(*roles(groups, material), material.known).tolist())
+    owner = np.empty(len(prompt), dtype=np.int64)
     for number, group in enumerate(groups):
-        if not fully_masked(group, known):
+        owner[group] = number
+    for number in sorted(waiting):
+        group = groups[number]
+        if not _masked(group, material):  # a swap with an earlier one helped it too
             continue
-        for other in (groups[place] for place in range(len(groups)) if place != number):
-            if block[other[0]] == block[group[0]] and _swap(group, other, known):
+        near = np.concatenate([np.arange(*np.searchsorted(prompt, [p, p + 1])) for p in np.unique(prompt[group])])
+        tried = dict.fromkeys([*owner[near].tolist(), *range(len(groups))])
+        for place in tried:
+            other = groups[place]
+            if place == number or block[other[0]] != block[group[0]]:
+                continue
+            if _swap(group, other, material, place in waiting and _masked(other, material)):
+                owner[group], owner[other] = number, place
                 break
         else:
-            raise LogError("a group holds only rows that contradict each other: use --conflicts drop or majority")
+            raise LogError(
+                "a group holds only rows that cannot be contrasted with each other: raise group_size, or leave out what "
+                "contradicts itself with --conflicts drop"
+            )
     return groups
 
 
-def _swap(one: np.ndarray, other: np.ndarray, known: Judgements) -> bool:
+def _together(groups: Groups, material: Material) -> Groups:
+    """Copies of the groups; a scored row that is alone in its group joins the group of its block that is nearest to it."""
+    groups = [group.copy() for group in groups]
+    if not isinstance(material.known, Scores):
+        return groups
+    first = material.block[[group[0] for group in groups]]
+    for number in [number for number, group in enumerate(groups) if len(group) == 1]:
+        group, mates = groups[number], [n for n in np.flatnonzero(first == first[number]).tolist() if n != number]
+        if mates:
+            means = [_mean_cosine(group, groups[n], material) for n in mates]
+            place = mates[int(np.argmax(means))]
+            groups[place] = np.sort(np.append(groups[place], group))
+            groups[number] = group[:0]
+    return sorted((group for group in groups if len(group)), key=lambda group: int(group[0]))
+
+
+def _mean_cosine(one: np.ndarray, other: np.ndarray, material: Material) -> float:
+    left, right = (material.vectors[material.prompt[rows]].astype(np.float64) for rows in (one, other))
+    return float((left @ right.T).mean())
+
+
+def _masked(group: np.ndarray, material: Material) -> bool:
+    assert material.known is not None
+    return bool(len(fully_masked_groups(*roles([group], material), material.known)))
+
+
+def _swap(one: np.ndarray, other: np.ndarray, material: Material, hopeless: bool) -> bool:
+    """Swap two rows of one kind so that `one` has a cell that counts and `other` keeps one, unless it had none."""
     for i, j in np.ndindex(len(one), len(other)):
+        if material.kind[one[i]] != material.kind[other[j]]:
+            continue
         one[i], other[j] = other[j], one[i]
-        if not fully_masked(one, known) and not fully_masked(other, known):
+        if not _masked(one, material) and (hopeless or not _masked(other, material)):
             return True
         one[i], other[j] = other[j], one[i]
     return False
@@ -194,7 +300,7 @@ def _weighted(cells: Cells, weight: np.ndarray) -> list[WeightedCells]:
 
 def _table(
     split: str,
-    views: Sequence[Groups],
+    sides: Sequence[tuple[Groups, Groups]],
     cells: Sequence[Cells],
     weights: Sequence[np.ndarray],
     inside: Sequence[np.ndarray],
@@ -204,23 +310,24 @@ def _table(
     local = np.empty(int(max(rows.max() for rows in order.values())) + 1, dtype=np.int64)
     local[order[split]] = np.arange(len(order[split]))
     parts = []
-    for view, (groups, part, weight, here) in enumerate(zip(views, cells, weights, inside, strict=True)):
-        rows = [local[group] for group, wanted in zip(groups, here, strict=True) if wanted]
+    for view, (roles_of, part, weight, here) in enumerate(zip(sides, cells, weights, inside, strict=True)):
+        wins, losses = ([local[rows] for rows, wanted in zip(side, here, strict=True) if wanted] for side in roles_of)
         in_cells = np.repeat(here, part.shapes.prod(axis=1))
-        members = pa.ListArray.from_arrays(
-            pa.array(cell_starts(np.array([[len(row), 1] for row in rows])).astype(np.int32)),
-            pa.array(np.concatenate(rows)),
-        )
         columns = {
-            "group_id": pa.array([f"{split}-{view}-{number}" for number in range(len(rows))]),
-            "view": pa.array(np.full(len(rows), view, dtype=np.int32)),
-            "win_rows": members,
-            "loss_rows": members,
+            "group_id": pa.array([f"{split}-{view}-{number}" for number in range(len(wins))]),
+            "view": pa.array(np.full(len(wins), view, dtype=np.int32)),
+            "win_rows": _lists(wins),
+            "loss_rows": _lists(losses),
             "similarity": _matrices(part.shapes[here], part.similarity[in_cells]),
             "weight": _matrices(part.shapes[here], weight[in_cells]),
         }
         parts.append(pa.table(columns).cast(GROUPS.arrow_schema))
     return pa.concat_tables(parts)
+
+
+def _lists(rows: Sequence[np.ndarray]) -> pa.ListArray:
+    ends = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(rows)))
 
 
 def _matrices(shapes: np.ndarray, cells: np.ndarray) -> pa.ListArray:

@@ -18,8 +18,9 @@ from rpo_data.embed import load_embedder, render_prompt, unit_vectors
 from rpo_data.errors import LogError
 from rpo_data.ladder import check_index
 from rpo_data.neighbors import near_duplicates, search_within
-from rpo_data.pipelines.checking import Checked, Say, Track
+from rpo_data.pipelines.checking import Checked, Say, Track, judged
 from rpo_data.pipelines.store import array_hash, stage_key, stored_stage
+from rpo_data.response_masks import no_counterpart
 from rpo_data.row_table import take_rows
 from rpo_data.rows import LeftOut, left_out
 from rpo_data.schemas.manifest import EmbedderInfo, NeighborsInfo, SearchInfo
@@ -94,7 +95,8 @@ def embed_and_split(
     near, cosine, in_corpus = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache, track)
     corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, near, cosine, recipe.duplicate_score)), recipe)
     corpus, split, together = _split(corpus, recipe, before)
-    corpus, split, together = _without_contrast(corpus, split, together, recipe)
+    without = _without_contrast if checked.mode == "paired" else _without_counterpart
+    corpus, split, together = without(corpus, split, together, recipe)
     for code, number in corpus.checked.left_out_counts.items() - checked.left_out_counts.items():
         say(f"        {number:,} left out: {code}")
     neighbors, similarity, inside = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache, track)
@@ -122,8 +124,14 @@ def blocks(ids: pl.DataFrame, row_is_test: np.ndarray, mix_languages: bool = Fal
 
 def _judge(corpus: _Corpus, recipe: Recipe) -> _Corpus:
     """Leave out what only near-identical prompts show: contradictions, then duplicates in meaning where asked for."""
-    rows, contradicted = resolve_near(corpus.checked.ids, corpus.prompt_ids, corpus.near, recipe.conflicts)
-    corpus = _leave_out(corpus, rows, contradicted)[0]
+
+    def settle(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[LeftOut]]:
+        rows, contradicted = resolve_near(rows, corpus.prompt_ids, corpus.near, recipe.conflicts)
+        return rows, [contradicted]
+
+    rows, reasons = judged(corpus.checked.ids, corpus.checked.mode, settle)
+    for reason in reasons:
+        corpus = _leave_out(corpus, rows, reason)[0]
     if recipe.duplicates != "semantic":
         return corpus
     edges = graph_edges(corpus.vectors, corpus.near, recipe.duplicate_score)
@@ -189,12 +197,40 @@ def _without_contrast(corpus: _Corpus, split: Split, together: Edges, recipe: Re
     return corpus, _of_prompts(split, kept), _among(kept, together)
 
 
+def _without_counterpart(
+    corpus: _Corpus, split: Split, together: Edges, recipe: Recipe
+) -> tuple[_Corpus, Split, Edges]:
+    """Leave out responses that no group could contrast, or has a place for.
+
+    Raises:
+        LogError: a split has nothing to contrast.
+    """
+    rows, splits = corpus.checked.ids, np.unique(split.is_test)
+    of_row = rows["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    block = blocks(rows, split.is_test[of_row], recipe.mix_languages)
+    gone = no_counterpart(rows, block, corpus.vectors, recipe, corpus.checked.mode)
+    for flag in splits:
+        of_split = split.is_test[of_row] == flag
+        if gone[of_split].all():
+            raise LogError(_no_contrast(rows.filter(of_split), "test" if flag else "train", corpus.checked.mode))
+    sentence = "no group has another response that it could be contrasted with: add judged responses to related prompts"
+    corpus, kept = _leave_out(corpus, rows.filter(~gone), left_out(rows.filter(gone), "no_counterpart", sentence))
+    return corpus, _of_prompts(split, kept), _among(kept, together)
+
+
+def _no_contrast(rows: pl.DataFrame, split: str, mode: str) -> str:
+    liked = int(rows["label"].sum() or 0)
+    holds = f"{liked:,} liked and {len(rows) - liked:,} disliked" if mode == "unpaired" else f"{len(rows):,} judged"
+    advice = "set --test-fraction to 0, or raise it" if split == "test" else "add logs, or lower --test-fraction"
+    return f"the {split} split holds {holds} responses, none of which can be contrasted with another: {advice}"
+
+
 def _leave_out(corpus: _Corpus, rows: pl.DataFrame, reason: LeftOut) -> tuple[_Corpus, np.ndarray]:
     """The corpus with these rows only, and which of its prompts stay."""
     kept = np.isin(np.array(corpus.prompt_ids), rows["prompt_id"].unique().to_numpy())
     checked = replace(corpus.checked, ids=rows, left_out=[*corpus.checked.left_out, reason])
     if rows.is_empty():
-        raise LogError(f"no pair is left: the last {len(reason.position):,} are left out as {reason.code}")
+        raise LogError(f"no row is left: the last {len(reason.position):,} are left out as {reason.code}")
     return _Corpus(checked, np.ascontiguousarray(corpus.vectors[kept]), _among(kept, corpus.near)), kept
 
 

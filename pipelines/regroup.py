@@ -22,11 +22,12 @@ from rpo_data.pipelines.mining import Mined, mine
 from rpo_data.pipelines.prompts import Prompts
 from rpo_data.pipelines.recipes import change_recipe
 from rpo_data.pipelines.store import cache_folder
+from rpo_data.rows import JUDGEMENT
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.schemas.recipe import Recipe
-from rpo_data.schemas.tables import FORMAT_VERSION, PAIRS
+from rpo_data.schemas.tables import FORMAT_VERSION, PAIRS, RESPONSES
 from rpo_data.splits import Split
-from rpo_data.write import check_replaceable, replacing, write_groups, write_pairs
+from rpo_data.write import check_replaceable, replacing, write_groups, write_rows
 
 KEYS = (
     "group_size", "views", "strategy", "seed", "min_score", "max_score", "range_min", "range_max", "mix_languages",
@@ -44,7 +45,7 @@ def regroup(
     cache_dir: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> ContrastDataset:
-    """Make a dataset with other groups or weights; pairs, splits, neighbours and vectors stay what they are.
+    """Make a dataset with other groups or weights; rows, splits, neighbours and vectors stay what they are.
 
     Args:
         dataset: folder that `build` or `regroup` wrote.
@@ -64,12 +65,13 @@ def regroup(
     check_replaceable(out)
     data = load(folder)
     recipe = change_recipe(data.manifest.recipe, changes)
-    table, ids = _rows(data)
+    mode = data.manifest.mode
+    table, ids = _pairs(data) if data.paired else _responses(data)
     prompts = _prompts(data, folder, ids)
-    mined = mine(ids, _ties(folder), prompts, recipe, cache=cache_folder(cache_dir), say=say)
+    mined = mine(ids, _ties(folder), prompts, recipe, mode, cache=cache_folder(cache_dir), say=say)
     position = ids["position"].to_numpy()
     with replacing(out) as target:
-        hashes = write_pairs(target, table, {split: position[rows] for split, rows in mined.order.items()})
+        hashes = write_rows(target, table, {split: position[rows] for split, rows in mined.order.items()}, mode)
         hashes |= write_groups(target, mined.groups)
         for name in ("neighbors", "vectors"):
             shutil.copytree(folder / name, target / name)
@@ -97,7 +99,7 @@ def _manifest(before: Manifest, mined: Mined, recipe: Recipe, tables: dict[str, 
     )
 
 
-def _rows(data: ContrastDataset) -> tuple[pa.Table, pl.DataFrame]:
+def _pairs(data: ContrastDataset) -> tuple[pa.Table, pl.DataFrame]:
     """All pairs, and their identities in canonical order; `position` is the place of each in the table."""
     names = PAIRS.arrow_schema.names
     tables, frames, start = [], [], 0
@@ -128,6 +130,25 @@ def _rows(data: ContrastDataset) -> tuple[pa.Table, pl.DataFrame]:
     return pa.concat_tables(tables), pl.concat(frames).sort(order, nulls_last=False)
 
 
+def _responses(data: ContrastDataset) -> tuple[pa.Table, pl.DataFrame]:
+    """The same of responses; the table has the names of the table of checked rows."""
+    names = RESPONSES.arrow_schema.names
+    theirs = [{"response_id": "pair_id", "completion": "chosen"}.get(name, name) for name in names]
+    parts = [data.responses[split].data.table.select(names).cast(RESPONSES.arrow_schema) for split in data.splits]
+    table = pa.concat_tables(parts).rename_columns(theirs)
+    frame = pl.from_arrow(table.drop_columns(["prompt", "chosen", "flags"]))
+    assert isinstance(frame, pl.DataFrame)
+    known = [
+        row_ids(_messages(row["prompt"]), _messages(row["completion"]), None)["chosen_id"]
+        for split in data.splits
+        for row in data.responses[split].select_columns(["prompt", "completion"])
+    ]
+    frame = frame.with_columns(
+        chosen_id=pl.Series(known, dtype=pl.String), position=pl.int_range(len(frame), dtype=pl.Int64)
+    )
+    return table, frame.sort("prompt_id", "pair_id", "annotator", "source", "source_row", *JUDGEMENT, nulls_last=False)
+
+
 def _messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages with the keys that they had in the logs."""
     found = [{key: value for key, value in message.items() if value is not None} for message in messages]
@@ -143,6 +164,8 @@ def _ties(folder: Path) -> pl.DataFrame:
     ties = []
     for raw in told:
         row = json.loads(raw)
+        if "rejected" not in row:  # one of several responses that are judged equal
+            continue
         sides = [_messages(row[side]) for side in ("prompt", "chosen", "rejected")]
         ties.append(row_ids(*sides))
     schema = {name: pl.String for name in ("prompt_id", "chosen_id", "rejected_id")}

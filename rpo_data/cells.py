@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rpo_data.contrasts import MASK_REASONS, Judgements, group_masks
+from rpo_data.contrasts import Known
 from rpo_data.weights import by_shape
 
 _GROUPS = 2048  # worked on at once
@@ -18,20 +18,22 @@ class Cells:
     Attributes:
         shapes: wins and losses of each group, shape (groups, 2), int64.
         similarity: cosine of the two prompts, exactly 1 where they are the same, shape (cells,), float32.
-        reason: 0 where the cell counts, else 1 + its place in `MASK_REASONS`, shape (cells,), int8.
-        own: True where win and loss are one pair, shape (cells,).
+        reason: 0 where the cell counts, else 1 + its place in `reasons`, shape (cells,), int8.
+        own: True where win and loss are one pair, or, where there are no pairs, answer one prompt, shape (cells,).
+        reasons: why cells are masked.
     """
 
     shapes: np.ndarray
     similarity: np.ndarray
     reason: np.ndarray
     own: np.ndarray
+    reasons: tuple[str, ...]
 
     @property
     def masked(self) -> dict[str, int]:
         """Masked cells by reason."""
-        counts = np.bincount(self.reason, minlength=len(MASK_REASONS) + 1)[1:]
-        return dict(zip(MASK_REASONS, counts.tolist(), strict=True))
+        counts = np.bincount(self.reason, minlength=len(self.reasons) + 1)[1:]
+        return dict(zip(self.reasons, counts.tolist(), strict=True))
 
     def stacks(self) -> Iterator[np.ndarray]:
         """For each shape the places of its groups' cells, shape (groups, wins, losses), int64."""
@@ -44,7 +46,7 @@ class Cells:
     def of(self, groups: np.ndarray) -> "Cells":
         """The cells of some of the groups, given as a mask, shape (groups,)."""
         cells = np.repeat(groups, self.shapes.prod(axis=1))
-        return Cells(self.shapes[groups], self.similarity[cells], self.reason[cells], self.own[cells])
+        return Cells(self.shapes[groups], self.similarity[cells], self.reason[cells], self.own[cells], self.reasons)
 
 
 def cell_starts(shapes: np.ndarray) -> np.ndarray:
@@ -55,7 +57,7 @@ def cell_starts(shapes: np.ndarray) -> np.ndarray:
 def joined(parts: Sequence[Cells]) -> Cells:
     """Cells of several views as those of one."""
     names = ("shapes", "similarity", "reason", "own")
-    return Cells(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Cells(*(np.concatenate([getattr(part, name) for part in parts]) for name in names), parts[0].reasons)
 
 
 def cells_of(
@@ -63,7 +65,7 @@ def cells_of(
     losses: Sequence[np.ndarray],
     vectors: np.ndarray,
     prompt_of_row: np.ndarray,
-    known: Judgements,
+    known: Known,
 ) -> Cells:
     """Similarity and masks of groups.
 
@@ -85,13 +87,27 @@ def cells_of(
             rows, columns = (np.array([side[n] for n in numbers], dtype=np.int64) for side in (wins, losses))
             places = (starts[numbers][:, None] + np.arange(rows.shape[1] * columns.shape[1])).ravel()
             similarity[places] = _cosines(vectors, prompt_of_row[rows], prompt_of_row[columns]).ravel()
-            own[places] = (rows[:, :, None] == columns[:, None, :]).ravel()
+            own[places] = known.own(rows, columns).ravel()
             some = known.maskable[rows].any(axis=1) & known.maskable[columns].any(axis=1)
             found = np.zeros((len(numbers), rows.shape[1], columns.shape[1]), dtype=np.int8)
-            for place, mask in enumerate(group_masks(rows[some], columns[some], known).values(), start=1):
+            for place, mask in enumerate(known.masks(rows[some], columns[some]).values(), start=1):
                 found[some] += np.int8(place) * mask  # a cell is masked for one reason
             reason[places] = found.ravel()
-    return Cells(shapes, similarity, reason, own)
+    return Cells(shapes, similarity, reason, own, known.reasons)
+
+
+def fully_masked_groups(wins: Sequence[np.ndarray], losses: Sequence[np.ndarray], known: Known) -> np.ndarray:
+    """Numbers of the groups none of whose cells counts, rising; one without wins or losses is among them."""
+    shapes = np.array([(len(w), len(x)) for w, x in zip(wins, losses, strict=True)], dtype=np.int64).reshape(-1, 2)
+    masked = shapes.prod(axis=1) == 0
+    for alike in by_shape(shapes):
+        for at in range(0, len(alike) if shapes[alike[0]].all() else 0, _GROUPS):
+            numbers = alike[at : at + _GROUPS]
+            rows, columns = (np.array([side[n] for n in numbers], dtype=np.int64) for side in (wins, losses))
+            some = known.maskable[rows].all(axis=1) & known.maskable[columns].all(axis=1)
+            found = np.logical_or.reduce(list(known.masks(rows[some], columns[some]).values()))
+            masked[numbers[some]] = found.all(axis=(1, 2))
+    return np.flatnonzero(masked)
 
 
 def _cosines(vectors: np.ndarray, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:

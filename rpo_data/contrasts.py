@@ -11,6 +11,7 @@ cell, on the diagonal, is masked only as judged_other: conflicts.py leaves such 
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,26 @@ from rpo_data.conflicts import edges_in_cycles
 MASK_REASONS = ("same_response", "judged_other", "judged_equal", "scored_other")
 
 _EDGE = ["prompt_id", "chosen_id", "rejected_id"]
+
+
+class Known(Protocol):
+    """What the logs say against cells: of pairs (`Judgements`), or of responses (response_masks.py).
+
+    reasons     why a cell is masked, in the order of `masks`
+    maskable    the row is a side of a cell that may be masked at all, shape (rows,)
+    """
+
+    @property
+    def reasons(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def maskable(self) -> np.ndarray: ...  # noqa: D102
+
+    def masks(self, wins: np.ndarray, losses: np.ndarray) -> dict[str, np.ndarray]:
+        """For each reason the cells masked for it, shape (..., wins, losses); a cell counts under one reason."""
+
+    def own(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """Cells that are one pair, or, where there are no pairs, of one prompt, shape (..., wins, losses)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,15 @@ class Judgements:
     contradicted: np.ndarray
     suspect: np.ndarray
     maskable: np.ndarray
+    reasons: tuple[str, ...] = MASK_REASONS
+
+    def masks(self, wins: np.ndarray, losses: np.ndarray) -> dict[str, np.ndarray]:
+        """As `group_masks` has it."""
+        return group_masks(wins, losses, self)
+
+    def own(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """Cells of one pair."""
+        return wins[..., :, None] == losses[..., None, :]
 
 
 def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.DataFrame | None = None) -> Judgements:
@@ -73,7 +103,7 @@ def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.Da
     tie_one, tie_two = answer[:, len(rows) :]
     equal = np.concatenate([tie_one * answers + tie_two, tie_two * answers + tie_one])
     masked_other, masked_equal = (_possible(codes, win, loss, answers) for codes in (np.concatenate(other), equal))
-    masked_equal = masked_equal[~_among(masked_equal, np.sort(own))]
+    masked_equal = masked_equal[~among(masked_equal, np.sort(own))]
     masked = np.concatenate([masked_other, masked_equal])
     chosen, rejected = response[:, : len(rows)]
     again = (pl.len().over("prompt_id") > 1) & pl.col("score_chosen").is_not_null()
@@ -92,7 +122,7 @@ def judgements(rows: pl.DataFrame, ties: pl.DataFrame | None = None, near: pl.Da
         answers,
         masked_other,
         masked_equal,
-        contradicted=_among(own, masked_other),
+        contradicted=among(own, masked_other),
         suspect=np.isin(win, masked // max(answers, 1)),
         maskable=maskable,
     )
@@ -143,7 +173,8 @@ def _possible(codes: np.ndarray, win: np.ndarray, loss: np.ndarray, answers: int
     return np.sort(codes[is_win[wins] & is_loss[losses]])
 
 
-def _among(codes: np.ndarray, rising: np.ndarray) -> np.ndarray:
+def among(codes: np.ndarray, rising: np.ndarray) -> np.ndarray:
+    """Which of these codes stand among the rising ones."""
     if not len(rising):
         return np.zeros(codes.shape, dtype=bool)
     place = np.minimum(np.searchsorted(rising, codes), len(rising) - 1)
@@ -163,8 +194,8 @@ def group_masks(wins: np.ndarray, losses: np.ndarray, known: Judgements) -> dict
     judged_other = judged_equal = np.zeros(same_response.shape, dtype=bool)
     if known.suspect[wins].any():
         codes = known.win[wins] * known.answers + known.loss[losses]
-        judged_other = _among(codes, known.other) & ~same_response
-        judged_equal = _among(codes, known.equal) & ~same_response & ~judged_other
+        judged_other = among(codes, known.other) & ~same_response
+        judged_equal = among(codes, known.equal) & ~same_response & ~judged_other
     same_prompt = known.prompt[wins] == known.prompt[losses]
     same_judge = known.judge[wins] == known.judge[losses]
     higher = known.score_rejected[losses] > known.score_chosen[wins]  # NaN: not known, so False

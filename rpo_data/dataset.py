@@ -1,6 +1,7 @@
 """Read a mined contrast dataset: `load(DIR)` gives a `ContrastDataset`, groups with their texts."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +17,19 @@ from rpo_data.schemas.manifest import Manifest
 RankBy = Literal["similarity", "hubs", "masked"]
 
 
-def _mean_similarity(similarity: np.ndarray, weight: np.ndarray) -> float:
+def _mean_similarity(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
+    if not paired:
+        return float(similarity.mean())
     cells = similarity.size - np.eye(*similarity.shape).sum()
     return float((similarity.sum() - np.trace(similarity)) / cells) if cells else 0.0
 
 
-def _largest_column(similarity: np.ndarray, weight: np.ndarray) -> float:
+def _largest_column(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
     sums = weight.sum(axis=0)
     return float(sums.max() / sums[sums > 0].mean()) if sums.any() else 0.0
 
 
-def _masked(similarity: np.ndarray, weight: np.ndarray) -> float:
+def _masked(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
     return float(np.count_nonzero(weight == 0))
 
 
@@ -35,17 +38,48 @@ _FIGURES = {"similarity": _mean_similarity, "hubs": _largest_column, "masked": _
 
 @dataclass(frozen=True)
 class ContrastDataset:
-    """The tables of a build. Rows of `groups` name rows of `pairs` of the same split; texts stay on disk until read.
+    """The tables of a build. Rows of `groups` name rows of `rows` of the same split; texts stay on disk until read.
+
+    `rows` are pairs (`pairs/`), or in unpaired and scored mode responses (`responses/`).
 
     >>> data = load("demo/dataset")  # doctest: +SKIP
     >>> data.group("train-0-12")["wins"][0]["chosen"]  # doctest: +SKIP
     """
 
     manifest: Manifest
-    pairs: DatasetDict
+    rows: DatasetDict
     groups: DatasetDict
     neighbors: DatasetDict
     path: Path | None = None
+
+    @property
+    def paired(self) -> bool:
+        """Whether groups are made of pairs, not of responses."""
+        return self.manifest.paired
+
+    @property
+    def pairs(self) -> DatasetDict:
+        """The pairs by split.
+
+        Raises:
+            DatasetError: this dataset holds responses.
+        """
+        if not self.paired:
+            raise DatasetError(
+                f"this dataset was built in {self.manifest.mode} mode and holds no pairs: read `responses`"
+            )
+        return self.rows
+
+    @property
+    def responses(self) -> DatasetDict:
+        """The responses by split.
+
+        Raises:
+            DatasetError: this dataset holds pairs.
+        """
+        if self.paired:
+            raise DatasetError("this dataset was built in paired mode and holds no responses: read `pairs`")
+        return self.rows
 
     @property
     def splits(self) -> list[str]:
@@ -76,7 +110,7 @@ class ContrastDataset:
 
         Args:
             split: train or test.
-            by: `similarity`: mean cosine of a win and a loss that are not one pair, 0 for a group of one; `hubs`: the
+            by: `similarity`: mean cosine of a win and a loss that are not one pair, 0 for a pair alone; `hubs`: the
                 largest sum of a column's weights, in units of the group's mean; `masked`: the number of masked cells.
 
         Raises:
@@ -85,11 +119,14 @@ class ContrastDataset:
         groups = self.view(split, 0).with_format("arrow")[:]
         columns = (groups[name].to_pylist() for name in ("group_id", "similarity", "weight"))
         figure = _FIGURES[by]
-        ranked = [(name, figure(np.array(s, dtype=float), np.array(w))) for name, s, w in zip(*columns, strict=True)]
+        ranked = [
+            (name, figure(np.array(s, dtype=float), np.array(w), self.paired))
+            for name, s, w in zip(*columns, strict=True)
+        ]
         return sorted(ranked, key=lambda group: -group[1])
 
     def group(self, group_id: str) -> dict[str, Any]:
-        """One group with its texts: the row of `groups`, plus `wins` and `losses` (rows of `pairs`).
+        """One group with its texts: the row of `groups`, plus `wins` and `losses` (rows of `rows`).
 
         Raises:
             DatasetError: no group has this id.
@@ -99,13 +136,24 @@ class ContrastDataset:
             ids = self.groups[split].with_format("arrow")["group_id"][:].to_pylist()
             if group_id in ids:
                 row = self.groups[split][ids.index(group_id)]
-                pairs = self.pairs[split]
+                rows = self.rows[split]
                 return row | {
-                    "wins": [pairs[i] for i in row["win_rows"]],
-                    "losses": [pairs[i] for i in row["loss_rows"]],
+                    "wins": [rows[i] for i in row["win_rows"]],
+                    "losses": [rows[i] for i in row["loss_rows"]],
                 }
         example = self.groups[self.splits[0]][0]["group_id"]
         raise DatasetError(f"there is no group '{group_id}' in this dataset; ids look like '{example}'")
+
+
+def judgement(response: Mapping[str, Any]) -> str:
+    """How a row of `responses` is judged, in a word or two.
+
+    >>> judgement({"label": None, "score": 4.5, "rank": None})
+    'score 4.5'
+    """
+    if response["label"] is not None:
+        return "liked" if response["label"] else "disliked"
+    return f"score {response['score']:g}" if response["score"] is not None else f"rank {response['rank']}"
 
 
 def load(path: str | Path) -> ContrastDataset:
@@ -116,11 +164,13 @@ def load(path: str | Path) -> ContrastDataset:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    opened = {name: _open_table(folder, name) for name in ("pairs", "groups", "neighbors")}
-    for name, features in (("pairs", tables.PAIRS), ("groups", tables.GROUPS), ("neighbors", tables.NEIGHBORS)):
+    known = {"pairs": tables.PAIRS} if manifest.paired else {"responses": tables.RESPONSES}
+    known |= {"groups": tables.GROUPS, "neighbors": tables.NEIGHBORS}
+    opened = {name: _open_table(folder, name) for name in known}
+    for name, features in known.items():
         _check_features(folder / name, opened[name], features)
     _check_counts(folder, manifest, opened)
-    return ContrastDataset(manifest, opened["pairs"], opened["groups"], opened["neighbors"], folder)
+    return ContrastDataset(manifest, *opened.values(), path=folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,7 +219,8 @@ def _check_features(path: Path, table: DatasetDict, features: Features) -> None:
 
 def _check_counts(folder: Path, manifest: Manifest, opened: dict[str, DatasetDict]) -> None:
     for split, info in manifest.splits.items():
-        wanted = {"pairs": info.pairs, "groups": info.groups * manifest.recipe.views, "neighbors": info.prompts}
+        rows_of = "pairs" if manifest.paired else "responses"
+        wanted = {rows_of: info.rows, "groups": info.groups * manifest.recipe.views, "neighbors": info.prompts}
         for name, rows in wanted.items():
             found = len(opened[name][split]) if split in opened[name] else 0
             if found != rows:

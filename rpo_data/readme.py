@@ -10,7 +10,7 @@ def folder_readme(manifest: Manifest) -> str:
     read = sum(source.records_read for source in manifest.sources)
     kept = sum(source.rows_kept for source in manifest.sources)
     ordered = sorted(manifest.splits.items(), reverse=True)
-    splits = "\n".join(f"| {name} | {info.prompts:,} | {info.pairs:,} | {info.groups:,} |" for name, info in ordered)
+    splits = "\n".join(f"| {name} | {info.prompts:,} | {info.rows:,} | {info.groups:,} |" for name, info in ordered)
     sources = "\n".join(
         f"| {s.name} | {s.records_read:,} | {s.records_rejected:,} | {s.rows_merged:,} | {s.rows_rejected:,} "
         f"| {s.rows_kept:,} |"
@@ -21,9 +21,12 @@ def folder_readme(manifest: Manifest) -> str:
     )
     warnings = "".join(f"- {warning}\n" for warning in manifest.warnings)
     masked = ", ".join(f"{number:,} {reason}" for reason, number in quality.masked_cells.items() if number) or "none"
+    table = "pairs" if manifest.paired else "responses"
+    bound = f"| mean cosine to the nearest rows, the bound | {_figure(quality.nearest_similarity)} |\n"
+    bound = bound if manifest.paired else ""
     return f"""# Mined contrast dataset
 
-{read:,} log records became {kept:,} preference pairs in contrast groups of {recipe.group_size} \
+{read:,} log records became {kept:,} {manifest.what} in contrast groups of {recipe.group_size} \
 ({recipe.views} view{"s" * (recipe.views != 1)}, strategy {recipe.strategy}), made by rpo-data {manifest.rpo_data_version}.
 
 ```python
@@ -32,7 +35,7 @@ data = load("THIS FOLDER")
 data.group("train-0-0")
 ```
 
-| split | prompts | pairs | groups a view |
+| split | prompts | {table} | groups a view |
 |---|---|---|---|
 {splits}
 
@@ -52,8 +55,7 @@ Prompts were embedded with {manifest.embedder.name} ({manifest.embedder.dimensio
 |---|---|
 | mean cosine inside groups | {_figure(quality.mean_similarity)} |
 | the same for random groups | {_figure(quality.random_similarity)} |
-| mean cosine to the nearest rows, the bound | {_figure(quality.nearest_similarity)} |
-| temperature | {manifest.temperatures}; weights {recipe.normalize}, {recipe.scale} |
+{bound}| temperature | {manifest.temperatures}; weights {recipe.normalize}, {recipe.scale} |
 | effective contrasts of a win | {_figure(quality.effective_contrasts)} |
 | the same for random groups at temperature 0.5 | {_figure(quality.random_contrasts)} |
 | losses that are hubs (column sum above 2) | {_hubs(manifest)} |
@@ -63,7 +65,7 @@ Prompts were embedded with {manifest.embedder.name} ({manifest.embedder.dimensio
 {warnings}
 ## Files
 
-`pairs/`, `groups/`, `neighbors/` and `vectors/` open with `datasets.load_from_disk`; `manifest.json` holds every count
+`{table}/`, `groups/`, `neighbors/` and `vectors/` open with `datasets.load_from_disk`; `manifest.json` holds every count
 and setting; `rejects.parquet` holds every record left out, with code, message, file, line and the record itself.
 """
 

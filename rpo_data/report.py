@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rpo_data.dataset import ContrastDataset
+from rpo_data.dataset import ContrastDataset, judgement
 from rpo_data.schemas.rules import RULES
 
 
@@ -18,6 +18,7 @@ def render_report(data: ContrastDataset) -> str:
         lstrip_blocks=True,
     )
     environment.filters["last_text"] = lambda messages: messages[-1]["content"] or "(tool call)"
+    environment.filters["judgement"] = judgement
     template = environment.get_template("report.html.j2")
     return template.render(
         manifest=data.manifest,

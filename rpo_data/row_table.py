@@ -80,6 +80,11 @@ def _storage(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
+def no_messages(count: int, kind: pa.DataType) -> pa.Array:
+    """So many empty lists of messages."""
+    return pa.array([[]] * count, type=_storage(kind)).cast(kind)
+
+
 def rejects_table(source: str, faults: list[Fault]) -> pa.Table:
     """Faults of one source as rows of the rejects table."""
     rows = [

@@ -11,6 +11,10 @@ _IDENTITY = [
 ]  # fmt: skip
 
 
+JUDGEMENT = ("label", "score", "rank")
+"""Columns that judge a response by itself."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Rows left out for one reason: `position` in the table of checked rows and the sentence for each."""
@@ -25,7 +29,7 @@ def identities(rows: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(rows.select(_IDENTITY))
     assert isinstance(frame, pl.DataFrame)
     unscored = pl.col("score_chosen").is_null()
-    place = ["prompt_id", "pair_id", "annotator", unscored, "source", "source_row", "position"]
+    place = ["prompt_id", "pair_id", "annotator", unscored, "source", "source_row", *JUDGEMENT, "position"]
     return frame.with_row_index("position").sort(place, nulls_last=False)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from rpo_data.contrasts import Judgements, group_masks
+from rpo_data.contrasts import Known
 
 ONE = 2**13
 """Utilities are whole numbers: this is a cosine of 1; a row may repeat three earlier views before int16 ends."""
@@ -52,7 +52,7 @@ class Material:
     block: np.ndarray
     kind: np.ndarray
     neighbors: np.ndarray
-    known: Judgements | None = None
+    known: Known | None = None
 
 
 def utility(rows: np.ndarray, material: Material, band: Band, partners: np.ndarray) -> np.ndarray:
@@ -120,8 +120,8 @@ def _mask(found: np.ndarray, rows: np.ndarray, material: Material) -> None:
     places = np.flatnonzero(known.maskable[rows])
     for start in range(0, len(places), _BLOCK):
         part = places[start : start + _BLOCK]
-        one = np.logical_or.reduce(list(group_masks(rows[part], rows[places], known).values()))
-        other = np.logical_or.reduce(list(group_masks(rows[places], rows[part], known).values())).T
+        one = np.logical_or.reduce(list(known.masks(rows[part], rows[places]).values()))
+        other = np.logical_or.reduce(list(known.masks(rows[places], rows[part]).values())).T
         found[np.ix_(part, places)] = found[np.ix_(part, places)] * (2 - one - other.astype(np.int16)) // 2
 
 

@@ -25,12 +25,13 @@ from datasets import (
 
 from rpo_data.errors import DatasetError
 from rpo_data.row_table import take_rows
-from rpo_data.rows import LeftOut
-from rpo_data.schemas.tables import GROUPS, NEIGHBORS, PAIRS, REJECTS, vectors_features
+from rpo_data.rows import JUDGEMENT, LeftOut
+from rpo_data.schemas.tables import GROUPS, NEIGHBORS, PAIRS, REJECTS, RESPONSES, vectors_features
 
 _CHUNK = 1000
 _ENTRIES = {
-    "manifest.json", "run.json", "README.md", "report.html", "rejects.parquet", "pairs", "groups", "neighbors", "vectors",
+    "manifest.json", "run.json", "README.md", "report.html", "rejects.parquet", "pairs", "responses", "groups",
+    "neighbors", "vectors",
 }  # fmt: skip
 
 
@@ -85,25 +86,35 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
-def write_pairs(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Write the `pairs` table: for each split the rows at these positions, in this order; gives hash by split.
+_COLUMNS = {"response_id": "pair_id", "completion": "chosen"}
+"""What the table of checked rows calls columns of `responses`."""
+
+
+def write_rows(folder: Path, rows: pa.Table, order: Mapping[str, np.ndarray], mode: str) -> dict[str, str]:
+    """Write the `pairs` table, or `responses`: for each split the rows at these positions, in this order; hash by split.
 
     Weights of the logs are scaled to mean 1 over all splits; a row without one counts 1 before that.
     """
+    name, features = ("pairs", PAIRS) if mode == "paired" else ("responses", RESPONSES)
     weights = rows["weight"].to_numpy().astype(np.float64)
     weights[np.isnan(weights)] = 1.0
     weights /= weights[np.concatenate(list(order.values()))].mean()
-    published = rows.select(PAIRS.arrow_schema.names)
+    names = features.arrow_schema.names
+    theirs = names if mode == "paired" else [_COLUMNS.get(column, column) for column in names]
+    published = rows.select(theirs).rename_columns(names)
 
     def chunks(positions: np.ndarray) -> Iterator[pa.Table]:
         for start in range(0, len(positions), _CHUNK):
             chunk = positions[start : start + _CHUNK]
             part = take_rows(published, chunk)
-            weight = pa.array(weights[chunk].astype(np.float32))
-            index = part.schema.get_field_index("weight")
-            yield part.set_column(index, "weight", weight).cast(PAIRS.arrow_schema)
+            columns = {"weight": pa.array(weights[chunk].astype(np.float32))}
+            if mode == "scored":
+                columns["label"] = pa.nulls(len(chunk), pa.bool_())  # score or rank decides
+            for column, values in columns.items():
+                part = part.set_column(part.schema.get_field_index(column), column, values)
+            yield part.cast(features.arrow_schema)
 
-    return _write_table(folder / "pairs", PAIRS, {split: chunks(positions) for split, positions in order.items()})
+    return _write_table(folder / name, features, {split: chunks(positions) for split, positions in order.items()})
 
 
 def write_groups(folder: Path, groups: Mapping[str, pa.Table]) -> dict[str, str]:
@@ -153,7 +164,7 @@ def write_rejects(folder: Path, rejects: pa.Table, rows: pa.Table, left_out: lis
     tables = [rejects]
     for reason in left_out:
         part = take_rows(rows, np.array(reason.position, dtype=np.int64))
-        raw = part.select(["prompt", "chosen", "rejected"]).to_pylist()
+        raw = [_raw(row) for row in part.select(["prompt", "chosen", "rejected", *JUDGEMENT, "kind"]).to_pylist()]
         columns = {
             "code": [reason.code] * part.num_rows,
             "message": reason.sentence,
@@ -168,6 +179,13 @@ def write_rejects(folder: Path, rejects: pa.Table, rows: pa.Table, left_out: lis
     with pq.ParquetWriter(folder / "rejects.parquet", joined.schema, compression="zstd") as writer:
         for start in range(0, max(len(order), 1), 10 * _CHUNK):
             writer.write_table(take_rows(joined, order[start : start + 10 * _CHUNK]))
+
+
+def _raw(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the rejects keep it: a pair, or a response with its judgement."""
+    if row["kind"] != "response":
+        return {side: row[side] for side in ("prompt", "chosen", "rejected")}
+    return {"prompt": row["prompt"], "completion": row["chosen"]} | {name: row[name] for name in JUDGEMENT}
 
 
 def _lists(values: np.ndarray, present: np.ndarray) -> pa.ListArray:

@@ -18,7 +18,8 @@ class SourceCounts(_Model):
     """What became of one log file.
 
     records_read = records_used + records_rejected, rows_made = rows_kept + rows_rejected + rows_merged. A record of a
-    ranking gives several rows; responses that form a pair are one row, the pair. `shapes` counts records by shape.
+    ranking gives several rows; responses that form a pair are one row, the pair; a pair of which responses are made
+    (unpaired and scored mode) is two. `shapes` counts records by shape.
     A stretch that cannot be read at all (the torn end of a gzip, an empty file) counts as one record.
     """
 
@@ -77,11 +78,17 @@ class NeighborsInfo(_Model):
 
 
 class SplitInfo(_Model):
-    """Size of one split. `groups` counts one view."""
+    """Size of one split: it has pairs (paired mode) or responses. `groups` counts one view."""
 
     prompts: int
-    pairs: int
+    pairs: int = 0
+    responses: int = 0
     groups: int
+
+    @property
+    def rows(self) -> int:
+        """Pairs or responses, whichever it has."""
+        return self.pairs + self.responses
 
 
 class Distribution(_Model):
@@ -127,9 +134,11 @@ class Contrasts(_Model):
 class Quality(_Model):
     """How related the prompts of a group are (train split, all views), beside two yardsticks on the same rows.
 
-    mean_similarity        mean cosine of a win and a loss of one group that are not one pair, masked or not
+    mean_similarity        mean cosine of a win and a loss of one group that are not one pair (answer two prompts,
+                           outside paired mode), masked or not
     random_similarity      the same for random groups of the same sizes
-    nearest_similarity     mean cosine of a row to its group_size - 1 nearest rows: no grouping can reach more
+    nearest_similarity     mean cosine of a row to its group_size - 1 nearest rows: no grouping can reach more;
+                           None outside paired mode
     effective_contrasts    mean over wins of exp(entropy of the win's weights)
     random_contrasts       the same for random groups at temperature 0.5 (the paper's)
     cells, masked_cells    all cells of all groups and views, and those that do not count, by reason
@@ -175,6 +184,18 @@ class Manifest(_Model):
     quality: Quality
     warnings: list[str]
     tables: dict[str, str]
+
+    @property
+    def paired(self) -> bool:
+        """Whether groups are made of pairs, not of responses."""
+        return self.mode == "paired"
+
+    @property
+    def what(self) -> str:
+        """What the rows of groups are, in the plural."""
+        return {"paired": "preference pairs", "unpaired": "liked and disliked responses"}.get(
+            self.mode, "scored or ranked responses"
+        )
 
     @property
     def temperatures(self) -> str:

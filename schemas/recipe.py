@@ -24,6 +24,11 @@ class Recipe(BaseModel):
     ignore: tuple[str, ...] = Field(default=(), description="Rules of docs/lint.md that are not applied: CODE,CODE.")
     redact: bool = Field(default=False, description="Replace e-mail, phone, IP, card numbers and keys by their kind.")
     detect_language: bool = Field(default=False, description="Fill in the prompt's language where the logs do not.")
+    mode: Literal["auto", "paired", "unpaired", "scored"] = Field(
+        default="auto",
+        description="paired: groups of pairs; unpaired: of liked and disliked responses; scored: of scored or ranked "
+        "ones; auto: unpaired where the logs hold nothing but liked and disliked responses, else paired.",
+    )
     pairing: Literal["best_worst", "all"] = Field(
         default="best_worst", description="Which responses of a prompt that are scored, ranked or liked form pairs."
     )
@@ -65,7 +70,20 @@ class Recipe(BaseModel):
     min_recall: float = Field(
         default=0.95, gt=0, le=1, description="Share of the true neighbours that an inexact search must find."
     )
-    group_size: int = Field(default=8, ge=1, description="Pairs in a contrast group.")
+    group_size: int = Field(default=8, ge=1, description="Pairs, or responses, in a contrast group.")
+    max_group: int = Field(
+        default=64, ge=2, description="Unpaired mode: a group widens up to this where liked or disliked ones are rare."
+    )
+    absolute_margin: float = Field(
+        default=0.0, ge=0, description="Scored mode: a cell counts where the win's score is at least so much higher."
+    )
+    relative_margin: float = Field(
+        default=0.0, ge=0, lt=1, description="Scored mode: the same as a share of the win's score."
+    )
+    mix_scales: bool = Field(
+        default=False,
+        description="Scored mode: compare scores of several sources and annotators, and ranks of several records.",
+    )
     views: int = Field(
         default=1, ge=1, description="Complete assignments of the data to groups; epoch e trains on e mod views."
     )
@@ -151,6 +169,12 @@ class Recipe(BaseModel):
             raise ValueError(f"range_max {self.range_max} is above neighbors {self.neighbors}: raise neighbors")
         if self.range_min >= (self.range_max or self.neighbors):
             raise ValueError(f"range_min {self.range_min} leaves no neighbour: lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_are_not_voted_on(self) -> "Recipe":
+        if self.mode == "scored" and (self.annotators != "keep" or self.conflicts != "drop"):
+            raise ValueError("annotators and conflicts have no meaning in scored mode, where scores decide: leave them")
         return self
 
     @field_validator("embedder")

@@ -63,16 +63,21 @@ RULES: dict[str, Rule] = {
     "tie": Rule("MINOR", "the two responses are judged equal: kept for masks and votes, never trained on"),
     "no_pair": Rule("MINOR", "no other response to this prompt is judged on the same scale"),
     "not_paired": Rule("MINOR", "stands in no pair under the pairing rule", "--pairing all"),
-    "outvoted": Rule("MINOR", "more annotators judge this pair otherwise", "--annotators keep"),
-    "no_majority": Rule("MINOR", "the annotators of this pair are split evenly", "--annotators keep"),
-    "not_unanimous": Rule("MINOR", "the annotators of this pair do not all agree", "--annotators keep"),
+    "no_label": Rule("MINOR", "neither liked nor disliked, as unpaired mode needs it", "--mode scored"),
+    "no_score": Rule("MINOR", "neither scored nor ranked, as scored mode needs it", "--mode unpaired"),
+    "no_counterpart": Rule("MINOR", "no group has another response that it could be contrasted with"),
+    "outvoted": Rule("MINOR", "more annotators judge it otherwise", "--annotators keep"),
+    "no_majority": Rule("MINOR", "its annotators are split evenly", "--annotators keep"),
+    "not_unanimous": Rule("MINOR", "its annotators do not all agree", "--annotators keep"),
     "conflict": Rule(
-        "MAJOR", "the same two responses to the same prompt are judged both ways", "--conflicts keep-and-mask"
+        "MAJOR",
+        "one response, or two against each other, to the same prompt are judged both ways",
+        "--conflicts keep-and-mask",
     ),
     "cycle": Rule("MAJOR", "the judgements of one prompt go in a circle", "--conflicts keep-and-mask"),
     "near_conflict": Rule(
         "MAJOR",
-        "the same two responses to a near-identical prompt are judged the other way",
+        "the same responses to a near-identical prompt are judged the other way",
         "--conflicts keep-and-mask",
     ),
     "bridges_splits": Rule(

@@ -33,11 +33,29 @@ PAIRS = Features(
     }
 )
 
+RESPONSES = Features(
+    {
+        "response_id": Value("string"),  # xxh3-128 of prompt and completion, 32 hex digits
+        "prompt_id": Value("string"),
+        "prompt": List(MESSAGE),
+        "completion": List(MESSAGE),
+        "label": Value("bool"),  # liked or disliked; null in scored mode, where score or rank decides
+        "score": Value("float64"),  # as in the logs, higher is better; null where the logs give none
+        "rank": Value("int64"),  # 1 is best among the responses of one record; null where the logs give none
+        "weight": Value("float32"),
+        "annotator": Value("string"),
+        "language": Value("string"),
+        "source": Value("string"),
+        "source_row": Value("int64"),
+        "flags": List(Value("string")),
+    }
+)
+
 GROUPS = Features(
     {
         "group_id": Value("string"),  # split-view-number
         "view": Value("int32"),
-        "win_rows": List(Value("int64")),  # rows of `pairs`, same split
+        "win_rows": List(Value("int64")),  # rows of `pairs` or `responses`, same split
         "loss_rows": List(Value("int64")),
         "similarity": List(List(Value("float32"))),  # wins x losses: cosine of the two prompts
         "weight": List(List(Value("float32"))),  # wins x losses: 0 exactly where the cell is masked
