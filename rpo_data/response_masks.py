@@ -281,7 +281,7 @@ def _reaches(known: Scores, block: np.ndarray) -> np.ndarray:
     for end in ends.values():
         joined = joined.join(end, on=["block", "scale"], maintain_order="left")
     of = {
-        name: joined.select(pl.when(pl.col("text") == f"{name}_text").then(f"{name}_other").otherwise(name))
+        name: joined.select(pl.when(pl.col("text") == pl.col(f"{name}_text")).then(f"{name}_other").otherwise(name))
         .to_series()
         .cast(pl.Float64)
         .fill_null(float("nan"))
