@@ -77,9 +77,10 @@ def make_tiny_model(
 
 
 def dataset_texts(dataset: ContrastDataset, limit: int = 2000) -> Iterator[str]:
-    """Every message of the first `limit` training pairs."""
-    for row in itertools.islice(dataset.pairs["train"], limit):
-        for message in [*row["prompt"], *row["chosen"], *row["rejected"]]:
+    """Every message of the first `limit` training rows."""
+    sides = ("prompt", "chosen", "rejected") if dataset.paired else ("prompt", "completion")
+    for row in itertools.islice(dataset.rows["train"], limit):
+        for message in itertools.chain(*(row[side] for side in sides)):
             yield message["content"] or ""
 
 

@@ -101,8 +101,9 @@ def train(
     history = trainer.state.log_history
     before = _before(history)
     if before and after:
-        say(f"held out  {len(dataset.pairs['test']):,} pairs, before: {_described(before, 'eval_')}")
-        say(f"held out  {len(dataset.pairs['test']):,} pairs, after:  {_described(after, 'eval_')}")
+        held = f"held out  {len(dataset.rows['test']):,} {'pairs' if dataset.paired else 'responses'}"
+        say(f"{held}, before: {_described(before, 'eval_')}")
+        say(f"{held}, after:  {_described(after, 'eval_')}")
     say(f"saved     {out}")
     return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
 

@@ -24,7 +24,7 @@ class Group:
     completions   by a number that is unique in the split: equal sequences of two groups share one
     wins, losses  (C,) numbers of the completions that each cell sets against each other
     weights       (C,) what the loss multiplies the cell's logit with
-    own           (C,) whether win and loss are chosen and rejected of one pair
+    own           (C,) whether win and loss are chosen and rejected of one pair, or, of responses, answer one prompt
     """
 
     completions: dict[int, Completion]

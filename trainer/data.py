@@ -17,9 +17,9 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
     """
 
     def __init__(self, data: ContrastDataset, split: str, pairs: TokenizedPairs) -> None:
-        if len(data.pairs[split]) != len(pairs.chosen):
+        if len(data.rows[split]) != len(pairs.chosen):
             raise TrainingError(
-                f"split '{split}' has {len(data.pairs[split])} pairs, but {len(pairs.chosen)} were tokenised"
+                f"split '{split}' has {len(data.rows[split])} rows, but {len(pairs.chosen)} were tokenised"
             )
         self.pairs = pairs
         self.views = data.views
@@ -27,6 +27,8 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
         self.split = split
         self._data = data
+        ids = np.arange(len(pairs.chosen)) if data.paired else np.asarray(data.rows[split]["prompt_id"][:])
+        self._own = np.unique(ids, return_inverse=True)[1]  # equal where win and loss make an own cell
         self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
         self.set_view(0)
 
@@ -55,7 +57,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             wins=wins[win].tolist(),
             losses=losses[loss].tolist(),
             weights=weights[win, loss].tolist(),
-            own=(win_rows[win] == loss_rows[loss]).tolist(),
+            own=(self._own[win_rows[win]] == self._own[loss_rows[loss]]).tolist(),
         )
 
     def _completion(self, number: int) -> Completion:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class TokenCounts:
 
     identical   chosen and rejected are the same tokens (often only after a cut): the own cell is masked
     empty       chosen or rejected has no token: every cell of that response is masked
+    what        pairs, or responses
     """
 
     pairs: int = 0
@@ -43,6 +44,7 @@ class TokenCounts:
     responses_cut: int = 0
     identical: int = 0
     empty: int = 0
+    what: str = "pairs"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class TokenSequences:
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """A split in tokens: for each row of `pairs` the number of its chosen and of its rejected sequence, int64 (P,)."""
+    """A split in tokens: for each row of `pairs` the number of its chosen and of its rejected sequence, int64 (P,).
+
+    A row of `responses` has one sequence, which stands on both sides.
+    """
 
     sequences: TokenSequences
     chosen: np.ndarray
@@ -95,6 +100,43 @@ def tokenize_pairs(
     Raises:
         TrainingError: the tokenizer's chat template refuses a row.
     """
+    tokens = _tokenize(rows, tokenizer, max_length, total, progress)
+    _warn(tokens.counts, max_length)
+    return tokens
+
+
+def tokenize_responses(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    *,
+    total: int = 0,
+    progress: Progress | None = None,
+) -> TokenizedPairs:
+    """The same for rows of `responses`.
+
+    Raises:
+        TrainingError: as above.
+    """
+    twice = (
+        {"pair_id": row["response_id"], "prompt": row["prompt"]}
+        | dict.fromkeys(("chosen", "rejected"), row["completion"])
+        for row in rows
+    )
+    tokens = _tokenize(twice, tokenizer, max_length, total, progress)
+    cut = tokens.counts.responses_cut // 2
+    counts = replace(tokens.counts, responses_cut=cut, identical=0, what="responses")
+    _warn(counts, max_length)
+    return replace(tokens, counts=counts)
+
+
+def _tokenize(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    total: int,
+    progress: Progress | None,
+) -> TokenizedPairs:
     counts = TokenCounts()
     numbers: dict[bytes, int] = {}  # of the sequences, by key
     flat: list[np.ndarray] = []
@@ -112,21 +154,25 @@ def tokenize_pairs(
                 prompt_lengths.append(len(pair.prompt))
         if progress and (counts.pairs % 256 == 0 or counts.pairs == total):
             progress("tokenize", counts.pairs, total)
-    if counts.prompts_cut or counts.responses_cut or counts.identical or counts.empty:
-        logger.warning("%s", describe_counts(counts, max_length))
     offsets = np.cumsum([0, *map(len, flat)], dtype=np.int64)
     tokens = np.concatenate(flat) if flat else np.empty(0, dtype=np.int32)
     sequences = TokenSequences(tokens, offsets, np.asarray(prompt_lengths, dtype=np.int64), list(numbers))
     return TokenizedPairs(sequences, np.asarray(wins, dtype=np.int64), np.asarray(losses, dtype=np.int64), counts)
 
 
+def _warn(counts: TokenCounts, max_length: int | None) -> None:
+    if counts.prompts_cut or counts.responses_cut or counts.identical or counts.empty:
+        logger.warning("%s", describe_counts(counts, max_length))
+
+
 def describe_counts(counts: TokenCounts, max_length: int | None) -> str:
     """One sentence on what was cut and masked."""
-    text = f"{counts.pairs:,} pairs"
+    text = f"{counts.pairs:,} {counts.what}"
     if max_length is not None:
         text += f", cut to max_length {max_length}: {counts.prompts_cut:,} prompts, {counts.responses_cut:,} responses"
     if counts.identical or counts.empty:
-        text += f"; own contrast masked: {counts.identical:,} identical, {counts.empty:,} empty"
+        masked = "own contrast masked" if counts.what == "pairs" else "masked"
+        text += f"; {masked}: {counts.identical:,} identical, {counts.empty:,} empty"
     return text
 
 

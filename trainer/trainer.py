@@ -32,7 +32,7 @@ from rpo_data.trainer.loss import cell_counts, cell_losses, cell_scales
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics, pair_values
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
 from rpo_data.trainer.reference import ReferenceStore, reference_folder, reference_logprobs
-from rpo_data.trainer.tokenize import Progress, tokenize_pairs
+from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
 
 logger = logging.getLogger(__name__)
 
@@ -241,9 +241,14 @@ def _group_dataset(
         raise TrainingError(
             f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
         )
-    rows = data.pairs[split].select_columns(["pair_id", "prompt", "chosen", "rejected"])
-    pairs = tokenize_pairs(rows, tokenizer, args.max_length, total=len(rows), progress=progress)
-    return GroupDataset(data, split, pairs)
+    if not data.paired and args.loss_type in ("dpo", "diagonal"):
+        raise TrainingError(
+            f"loss_type '{args.loss_type}' needs pairs, and the dataset was built in {data.manifest.mode} mode: use rpo or "
+            "uniform"
+        )
+    names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
+    rows, tokenize = data.rows[split].select_columns(names), tokenize_pairs if data.paired else tokenize_responses
+    return GroupDataset(data, split, tokenize(rows, tokenizer, args.max_length, total=len(rows), progress=progress))
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
