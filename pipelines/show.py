@@ -16,6 +16,9 @@ def print_group(console: Console, group: dict[str, Any], characters: int) -> Non
         characters: shown of each text.
     """
     wins, losses = group["wins"], group["losses"]
+    cells = 6 * len(losses) + 3
+    if console.is_terminal:  # elsewhere lines may be as long as they are
+        characters = min(characters, max(console.width - cells, 30))
     console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
     console.print(
         Text("a cell: weight of win (row) against loss (column), - is masked; below, similarity of the prompts", "dim")
@@ -34,7 +37,10 @@ def print_group(console: Console, group: dict[str, Any], characters: int) -> Non
             (_cut(loss["rejected"][-1]["content"], characters - 2), "dim"),
         )
         table.add_row(str(number), texts, *_row(group["weight"][number], group["similarity"][number], number))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(file=console.file, width=characters + cells, highlight=False).print(table)
 
 
 def _row(weights: list[float], similarity: list[float], own: int) -> list[Text]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests_support import pair
 
+from rpo_data import load
 from rpo_data.pipelines import cli
 
 
@@ -161,3 +162,19 @@ def test_ctrl_c_says_what_is_kept(sample, tmp_path):
     assert "what is finished is kept" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+def test_a_group_is_shown_whole_where_the_output_is_no_terminal(rpo_data, logs, tmp_path):
+    recipe = Path(__file__).parents[2] / "pipelines" / "recipes" / "build-fast.yaml"
+    rpo_data("build", logs, "--out", tmp_path / "out", "--recipe", recipe, "--cache-dir", tmp_path / "cache")
+    shown = rpo_data("show", tmp_path / "out", "--group", "train-0-0", "--characters", 120).stdout
+    data = load(tmp_path / "out").group("train-0-0")
+    for number, (pair, weights, cosines) in enumerate(
+        zip(data["wins"], data["weight"], data["similarity"], strict=True)
+    ):
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"{number} ")]
+        assert pair["prompt"][-1]["content"][:40] in line
+        assert line.split()[-len(weights) :] == [f"{weight:.2f}" for weight in weights]
+        assert [f"{cosine:.2f}" for cosine in cosines] == shown.splitlines()[
+            shown.splitlines().index(line) + 1
+        ].split()[-len(cosines) :]
