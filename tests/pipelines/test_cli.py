@@ -168,13 +168,11 @@ def test_a_group_is_shown_whole_where_the_output_is_no_terminal(rpo_data, logs, 
     recipe = Path(__file__).parents[2] / "pipelines" / "recipes" / "build-fast.yaml"
     rpo_data("build", logs, "--out", tmp_path / "out", "--recipe", recipe, "--cache-dir", tmp_path / "cache")
     shown = rpo_data("show", tmp_path / "out", "--group", "train-0-0", "--characters", 120).stdout
-    data = load(tmp_path / "out").group("train-0-0")
-    for number, (pair, weights, cosines) in enumerate(
+    data, lines = load(tmp_path / "out").group("train-0-0"), shown.splitlines()
+    for number, (win, weights, cosines) in enumerate(
         zip(data["wins"], data["weight"], data["similarity"], strict=True)
     ):
-        (line,) = [line for line in shown.splitlines() if line.startswith(f"{number} ")]
-        assert pair["prompt"][-1]["content"][:40] in line
-        assert line.split()[-len(weights) :] == [f"{weight:.2f}" for weight in weights]
-        assert [f"{cosine:.2f}" for cosine in cosines] == shown.splitlines()[
-            shown.splitlines().index(line) + 1
-        ].split()[-len(cosines) :]
+        (place,) = [place for place, line in enumerate(lines) if line.startswith(f"{number} ")]
+        assert win["prompt"][-1]["content"][:40] in lines[place]
+        assert lines[place].split()[-len(weights) :] == [f"{weight:.2f}" for weight in weights]
+        assert lines[place + 1].split()[-len(cosines) :] == [f"{cosine:.2f}" for cosine in cosines]
