@@ -23,7 +23,7 @@ setup: .venv/ready
 demo: setup
 	rm -rf demo/model demo/run
 	$(BIN)/rpo-data build $(SAMPLE) --out demo/dataset --test-fraction 0.1 --views 2
-	$(BIN)/rpo-data show demo/dataset --characters 110
+	$(BIN)/rpo-data show demo/dataset --characters 60
 	$(BIN)/python -m rpo_data.pipelines.tiny_model demo/dataset demo/model
 	$(BIN)/rpo-data train demo/dataset --model demo/model --out demo/run --config pipelines/recipes/train-demo.yaml
 

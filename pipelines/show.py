@@ -18,6 +18,9 @@ def print_group(console: Console, group: dict[str, Any], characters: int) -> Non
         characters: shown of each text.
     """
     wins, losses = group["wins"], group["losses"]
+    cells = 6 * len(losses) + 3
+    if console.is_terminal:  # elsewhere lines may be as long as they are
+        characters = min(characters, max(console.width - cells, 30))
     console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
     paired = "chosen" in wins[0]
     if not paired:
@@ -36,7 +39,10 @@ def print_group(console: Console, group: dict[str, Any], characters: int) -> Non
         texts = _pair(win, losses[number], characters) if paired else _response("win", win, characters)
         own = number if paired else -1
         table.add_row(str(number), texts, *_row(group["weight"][number], group["similarity"][number], own))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(file=console.file, width=characters + cells, highlight=False).print(table)
 
 
 def _pair(win: dict[str, Any], loss: dict[str, Any], characters: int) -> Text:

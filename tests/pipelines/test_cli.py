@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests_support import pair
 
+from rpo_data import load
 from rpo_data.pipelines import cli
 
 
@@ -161,3 +162,17 @@ def test_ctrl_c_says_what_is_kept(sample, tmp_path):
     assert "what is finished is kept" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+def test_a_group_is_shown_whole_where_the_output_is_no_terminal(rpo_data, logs, tmp_path):
+    recipe = Path(__file__).parents[2] / "pipelines" / "recipes" / "build-fast.yaml"
+    rpo_data("build", logs, "--out", tmp_path / "out", "--recipe", recipe, "--cache-dir", tmp_path / "cache")
+    shown = rpo_data("show", tmp_path / "out", "--group", "train-0-0", "--characters", 120).stdout
+    data, lines = load(tmp_path / "out").group("train-0-0"), shown.splitlines()
+    for number, (win, weights, cosines) in enumerate(
+        zip(data["wins"], data["weight"], data["similarity"], strict=True)
+    ):
+        (place,) = [place for place, line in enumerate(lines) if line.startswith(f"{number} ")]
+        assert win["prompt"][-1]["content"][:40] in lines[place]
+        assert lines[place].split()[-len(weights) :] == [f"{weight:.2f}" for weight in weights]
+        assert lines[place + 1].split()[-len(cosines) :] == [f"{cosine:.2f}" for cosine in cosines]

@@ -28,7 +28,7 @@ def copy(original, tmp_path):
 
 def test_a_group_with_its_texts(original):
     whole = [row["group_id"] for row in original.view("train", 1) if len(row["win_rows"]) == 4]
-    group = original.group(whole[2])
+    group = original.group(whole[-1])
     assert group["view"] == 1
     assert len(group["wins"]) == len(group["losses"]) == len(group["weight"]) == 4
     for row, win in zip(group["win_rows"], group["wins"], strict=True):
