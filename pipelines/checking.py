@@ -24,11 +24,11 @@ from rpo_data.pipelines.recipes import nearest
 from rpo_data.pipelines.store import stored_stage
 from rpo_data.read import content_hash, read_records
 from rpo_data.records import Record
-from rpo_data.responses import Mode, find_mode, judge_labels, make_responses
+from rpo_data.responses import find_mode, judge_labels, make_responses
 from rpo_data.row_table import open_rejects, open_rows, side_texts, take_rows
 from rpo_data.rows import LeftOut, identities, left_out, merge_duplicates
 from rpo_data.schemas.manifest import SourceCounts
-from rpo_data.schemas.recipe import Recipe
+from rpo_data.schemas.recipe import Mode, Recipe
 from rpo_data.schemas.rules import MERGED
 from rpo_data.sources import Source, find_sources
 

@@ -25,8 +25,8 @@ from rpo_data.sources import Source, find_sources
 from rpo_data.vectors import cache_key, embed_texts
 
 _DEEP = ("collapsed", "near_duplicate", "near_conflict", "semantic_duplicate")
-_OF_RESPONSES = ("conflict", "cycle", "tie", "no_pair", "not_paired")
-"""What only a build can say of responses that are judged one by one: it makes pairs of them first."""
+_OF_RESPONSES = ("conflict", "cycle", "tie", "no_pair", "not_paired", "no_label", "no_score")
+"""What only a build can say of responses that are judged one by one, since it depends on its mode."""
 _SETTINGS = {"conflicts": "drop", "annotators": "keep", "test_fraction": 0.0}
 """Settings of a build under which it says all that lint wants to know."""
 
@@ -165,7 +165,7 @@ def _of_build(
     checked, overlaps = check_sources(sources, recipe, limit=limit, cache=cache, track=track), []
     if semantic and len(checked.ids):
         checked, prompts = embed_and_split(
-            checked, recipe, cache=cache, batch_size=1024, say=lambda line: None, track=track
+            checked, recipe, cache=cache, batch_size=1024, say=lambda line: None, track=track, for_groups=False
         )
         overlaps = _same_meaning(checked, prompts, recipe, evaluation, cache, examples)
     findings = []

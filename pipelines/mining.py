@@ -20,9 +20,8 @@ from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
 from rpo_data.response_masks import Labels, Scores, known_responses, no_counterpart
-from rpo_data.responses import Mode
 from rpo_data.schemas.manifest import Quality
-from rpo_data.schemas.recipe import Recipe
+from rpo_data.schemas.recipe import Mode, Recipe
 from rpo_data.schemas.tables import GROUPS
 from rpo_data.utility import Band, Material
 from rpo_data.weights import (
@@ -190,6 +189,7 @@ def unmasked(groups: Groups, material: Material) -> Groups:
     Raises:
         LogError: no swap helps.
     """
+    assert material.known is not None
     groups, block, prompt = _together(groups, material), material.block, material.prompt
     waiting = set(fully_masked_groups(*roles(groups, material), material.known).tolist())
     owner = np.empty(len(prompt), dtype=np.int64)

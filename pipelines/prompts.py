@@ -81,8 +81,11 @@ def embed_and_split(
     say: Say,
     track: Track,
     previous: str | Path | None = None,
+    for_groups: bool = True,
 ) -> tuple[Checked, Prompts]:
     """Stages embed, neighbours, judge and split; what judge and split leave out is gone from the first result.
+
+    Rows that no group could contrast are left out, too, unless `for_groups` is False.
 
     Raises:
         EmbedderError, MissingExtra: the model cannot be loaded.
@@ -95,8 +98,9 @@ def embed_and_split(
     near, cosine, in_corpus = _search(vectors, np.zeros(len(vectors), dtype=np.int64), recipe, cache, track)
     corpus = _judge(_Corpus(checked, vectors, near_duplicates(vectors, near, cosine, recipe.duplicate_score)), recipe)
     corpus, split, together = _split(corpus, recipe, before)
-    without = _without_contrast if checked.mode == "paired" else _without_counterpart
-    corpus, split, together = without(corpus, split, together, recipe)
+    if for_groups:
+        without = _without_contrast if checked.mode == "paired" else _without_counterpart
+        corpus, split, together = without(corpus, split, together, recipe)
     for code, number in corpus.checked.left_out_counts.items() - checked.left_out_counts.items():
         say(f"        {number:,} left out: {code}")
     neighbors, similarity, inside = _search(corpus.vectors, split.is_test.astype(np.int64), recipe, cache, track)

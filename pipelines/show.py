@@ -1,16 +1,23 @@
 """Print one contrast group for a person to read."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rpo_data.dataset import judgement
 
+Row = dict[str, Any]
 
-def print_group(console: Console, group: dict[str, Any], characters: int) -> None:
-    """Print the rows of a group beside their weights and similarities: pairs, or the wins under a list of the losses.
+
+def print_group(console: Console, group: Row, characters: int) -> None:
+    """Print the rows of a group beside their weights and similarities.
+
+    Pairs stand one below the other, each beside its row of cells. Of responses the side that has fewer is listed first, and
+    gives the columns; so a group of one win and sixty losses stays narrow.
 
     Args:
         console: where to.
@@ -18,56 +25,47 @@ def print_group(console: Console, group: dict[str, Any], characters: int) -> Non
         characters: shown of each text.
     """
     wins, losses = group["wins"], group["losses"]
-    cells = 6 * len(losses) + 3
+    paired, wide = "chosen" in wins[0], len(losses) > len(wins)
+    cells = 6 * (len(wins) if wide else len(losses)) + 3
     if console.is_terminal:  # elsewhere lines may be as long as they are
         characters = min(characters, max(console.width - cells, 30))
     console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
-    paired = "chosen" in wins[0]
-    if not paired:
-        for number, loss in enumerate(losses):
-            console.print(_response(f"loss {number}", loss, characters))
+    weight, similarity = (np.array(group[name]) for name in ("weight", "similarity"))
+    if paired:
+        console.print(Text(_LEGEND.format("weight of win (row) against loss (column)"), "dim"))
+        texts = [_pair(win, loss, characters) for win, loss in zip(wins, losses, strict=True)]
+        table = _table("prompt, chosen, rejected", texts, weight, similarity, own=range(len(wins)))
+    else:
+        shown, listed = (("loss", losses), ("win", wins)) if wide else (("win", wins), ("loss", losses))
+        for number, row in enumerate(listed[1]):
+            console.print(_response(listed[0], row, characters, f"{number} "))
         console.print()
-    console.print(
-        Text("a cell: weight of win (row) against loss (column), - is masked; below, similarity of the prompts", "dim")
-    )
-    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 1, 1, 0))
-    table.add_column("", justify="right")
-    table.add_column("prompt, chosen, rejected" if paired else "prompt, completion of each win", no_wrap=True)
-    for column in range(len(losses)):
-        table.add_column(str(column), justify="right", no_wrap=True)
-    for number, win in enumerate(wins):
-        texts = _pair(win, losses[number], characters) if paired else _response("win", win, characters)
-        own = number if paired else -1
-        table.add_row(str(number), texts, *_row(group["weight"][number], group["similarity"][number], own))
+        console.print(Text(_LEGEND.format(f"weight of {shown[0]} (row) and {listed[0]} (column)"), "dim"))
+        texts = [_response(shown[0], row, characters) for row in shown[1]]
+        turned = (weight.T, similarity.T) if wide else (weight, similarity)
+        table = _table("prompt, completion", texts, *turned, own=[-1] * len(texts))
     if console.is_terminal:
         console.print(table)
     else:
         Console(file=console.file, width=characters + cells, highlight=False).print(table)
 
 
-def _pair(win: dict[str, Any], loss: dict[str, Any], characters: int) -> Text:
-    return Text.assemble(
-        (_last(win["prompt"], characters), "bold"),
-        "\n+ ",
-        _last(win["chosen"], characters - 2),
-        "\n- ",
-        (_last(loss["rejected"], characters - 2), "dim"),
-    )
+_LEGEND = "a cell: {}, - is masked; below, similarity of the prompts"
 
 
-def _response(role: str, row: dict[str, Any], characters: int) -> Text:
-    sign, style = ("+ ", "") if role == "win" else ("- ", "dim")
-    told = f"{role}, {judgement(row)}: "
-    return Text.assemble(
-        (told, "dim"),
-        (_last(row["prompt"], max(characters - len(told), 1)), "bold"),
-        f"\n{sign}",
-        (_last(row["completion"], characters - 2), style),
-    )
+def _table(title: str, texts: Sequence[Text], weight: np.ndarray, similarity: np.ndarray, own: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 1, 1, 0))
+    table.add_column("", justify="right")
+    table.add_column(title, no_wrap=True)
+    for column in range(weight.shape[1]):
+        table.add_column(str(column), justify="right", no_wrap=True)
+    for number, text in enumerate(texts):
+        table.add_row(str(number), text, *_row(weight[number], similarity[number], own[number]))
+    return table
 
 
-def _row(weights: list[float], similarity: list[float], own: int) -> list[Text]:
-    """The cells of one win; the heaviest one besides its own is bold."""
+def _row(weights: np.ndarray, similarity: np.ndarray, own: int) -> list[Text]:
+    """The cells of one row; the heaviest one besides its own is bold."""
     others = [weight for column, weight in enumerate(weights) if column != own]
     cells = []
     for column, (weight, cosine) in enumerate(zip(weights, similarity, strict=True)):
@@ -77,6 +75,27 @@ def _row(weights: list[float], similarity: list[float], own: int) -> list[Text]:
     return cells
 
 
-def _last(messages: list[dict[str, Any]], characters: int) -> str:
+def _pair(win: Row, loss: Row, characters: int) -> Text:
+    return Text.assemble(
+        (_last(win["prompt"], characters), "bold"),
+        "\n+ ",
+        _last(win["chosen"], characters - 2),
+        "\n- ",
+        (_last(loss["rejected"], characters - 2), "dim"),
+    )
+
+
+def _response(role: str, row: Row, characters: int, number: str = "") -> Text:
+    told = f"{number}{role}, {judgement(row)}: "
+    sign, style = ("+ ", "") if role == "win" else ("- ", "dim")
+    return Text.assemble(
+        (told, "dim"),
+        (_last(row["prompt"], max(characters - len(told), 10)), "bold"),
+        f"\n{sign}",
+        (_last(row["completion"], characters - 2), style),
+    )
+
+
+def _last(messages: list[Row], characters: int) -> str:
     flat = " ".join((messages[-1]["content"] or "").split())
     return flat if len(flat) <= characters else flat[: characters - 1] + "…"

@@ -56,8 +56,10 @@ def cell_starts(shapes: np.ndarray) -> np.ndarray:
 
 def joined(parts: Sequence[Cells]) -> Cells:
     """Cells of several views as those of one."""
-    names = ("shapes", "similarity", "reason", "own")
-    return Cells(*(np.concatenate([getattr(part, name) for part in parts]) for name in names), parts[0].reasons)
+    shapes, similarity, reason, own = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("shapes", "similarity", "reason", "own")
+    )
+    return Cells(shapes, similarity, reason, own, parts[0].reasons)
 
 
 def cells_of(

@@ -170,7 +170,8 @@ def load(path: str | Path) -> ContrastDataset:
     for name, features in known.items():
         _check_features(folder / name, opened[name], features)
     _check_counts(folder, manifest, opened)
-    return ContrastDataset(manifest, *opened.values(), path=folder)
+    rows, groups, neighbors = opened.values()
+    return ContrastDataset(manifest, rows, groups, neighbors, folder)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -125,9 +125,9 @@ def known_scores(
         answer=pl.struct("prompt_id", "chosen_id").rank("dense").cast(pl.Int64) - 1,
         prompt=pl.col("prompt_id").rank("dense").cast(pl.Int64) - 1,
     )
-    answers = int(found["answer"].max() or 0) + 1  # type: ignore[call-overload,operator]
-    other = _ordered_both_ways(found, answers)
     answer = found["answer"].to_numpy()
+    answers = int(answer.max(initial=0)) + 1
+    other = _ordered_both_ways(found, answers)
     return Scores(
         prompt=found["prompt"].to_numpy(),
         text=_number(rows, "chosen_id"),

@@ -5,7 +5,6 @@ A pair of the logs becomes two responses: its chosen one is liked and its reject
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -14,8 +13,7 @@ import pyarrow as pa
 from rpo_data.check import pair_id
 from rpo_data.row_table import no_messages, take_rows
 from rpo_data.rows import LeftOut, identities, left_out, merge_duplicates
-
-Mode = Literal["paired", "unpaired", "scored"]
+from rpo_data.schemas.recipe import Mode
 
 _NEEDS = {
     "unpaired": ("no_label", "is neither liked nor disliked: label it, or build with --mode scored"),

@@ -7,7 +7,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
-from rpo_data.schemas.recipe import Recipe
+from rpo_data.schemas.recipe import Mode, Recipe
 
 
 class _Model(BaseModel):
@@ -170,7 +170,7 @@ class Manifest(_Model):
     format_version: int
     rpo_data_version: str
     package_versions: dict[str, str]
-    mode: str
+    mode: Mode
     recipe: Recipe
     limit: int | None
     sources: list[SourceCounts]

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rpo_data.schemas.rules import RULES
 
+Mode = Literal["paired", "unpaired", "scored"]
+"""What groups are made of: pairs, liked and disliked responses, or scored and ranked ones."""
+
 
 class Recipe(BaseModel):
     """Settings of a build. An unknown key is an error.
@@ -24,7 +27,7 @@ class Recipe(BaseModel):
     ignore: tuple[str, ...] = Field(default=(), description="Rules of docs/lint.md that are not applied: CODE,CODE.")
     redact: bool = Field(default=False, description="Replace e-mail, phone, IP, card numbers and keys by their kind.")
     detect_language: bool = Field(default=False, description="Fill in the prompt's language where the logs do not.")
-    mode: Literal["auto", "paired", "unpaired", "scored"] = Field(
+    mode: Literal["auto", Mode] = Field(
         default="auto",
         description="paired: groups of pairs; unpaired: of liked and disliked responses; scored: of scored or ranked "
         "ones; auto: unpaired where the logs hold nothing but liked and disliked responses, else paired.",

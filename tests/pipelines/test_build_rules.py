@@ -83,7 +83,9 @@ def test_scored_responses_form_pairs_and_ties_are_told(built):
 
 def test_labels_without_a_counterpart_are_an_error_that_says_so(built):
     records = [{"prompt": f"q {n}", "completion": "a", "label": True} for n in range(5)]
-    with pytest.raises(RpoDataError, match=r"no pair can be made of 5 records.*rpo-data lint reads such logs"):
+    with pytest.raises(RpoDataError, match=r"no pair can be made of 5 records.*build with --mode unpaired"):
+        built(records, mode="paired")
+    with pytest.raises(RpoDataError, match=r"all 5 responses of logs.jsonl that can be used are liked"):
         built(records)
 
 

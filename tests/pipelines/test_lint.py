@@ -187,8 +187,15 @@ def test_contradictions_and_ties_of_responses_judged_one_by_one(write_lines):
     records = [vote(n, answer, answer == "good") for n in range(20) for answer in ("good", "bad")]
     records += [vote(n, "the same", liked) for n in (30, 31) for liked in (True, False)]
     records += [vote(40, "alone", True)]
-    codes = found(lint(write_lines("logs.jsonl", records), off=NO_LANGUAGE))
+    logs = write_lines("logs.jsonl", records)
+    codes = found(lint(logs, off=NO_LANGUAGE))  # mode auto makes no pairs of them
+    assert (codes["conflict"], codes.get("no_pair")) == (4, None)
+    codes = found(lint(logs, Recipe(mode="paired"), off=NO_LANGUAGE))
     assert (codes["conflict"], codes["no_pair"]) == (4, 1)
+    codes = found(lint(logs, Recipe(mode="scored"), off=NO_LANGUAGE))
+    assert codes["no_score"] == 45
+    likes = write_lines("likes.jsonl", [vote(n, "good", True) for n in range(9)])
+    assert "no_counterpart" not in found(lint(likes, Recipe(embedder="static"), semantic=True, off=NO_LANGUAGE))
 
 
 def test_an_answer_without_a_rank_is_a_finding(write_lines):

@@ -72,6 +72,40 @@ def test_it_makes_what_a_build_would_make_byte_for_byte(dataset, changes, tmp_pa
     assert changes or masked["judged_other"] >= 2
 
 
+@pytest.mark.parametrize("changes", [{}, {"group_size": 3, "views": 2, "seed": 4, "normalize": "sinkhorn"}])
+@pytest.mark.parametrize("mode", ["unpaired", "scored"])
+def test_responses_too(mode, changes, tmp_path, cache_dir):
+    pairs = [pair(n, score_chosen=5 - n % 3, score_rejected=1 + n % 2, weight=1 + n % 2) for n in range(24)]
+    answers = [{"answer": f" answer {n}", "rank": n + 1, "model": "m"} for n in range(4)]
+    other = {
+        "unpaired": [],
+        "scored": [{"prompt": f"\n\nHuman: q{n}?\n\nAssistant: ", "answers": answers} for n in range(5)],
+    }
+    twice = {"prompt": "question 3?", "completion": "good answer 3", "label": False}
+    judged = {
+        "unpaired": [twice, twice | {"prompt": "question 4?"}],
+        "scored": [pair(3, score_chosen=2, score_rejected=5)],
+    }
+    for name, records in (("a", [*pairs, *other[mode]]), ("b", judged[mode])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    logs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    policy = {"conflicts": "keep-and-mask"} if mode == "unpaired" else {}
+    for out, more in (("dataset", {}), ("built", changes)):
+        build(logs, tmp_path / out, Recipe(**BASE | policy | more, mode=mode), cache_dir=cache_dir)
+    regroup(tmp_path / "dataset", tmp_path / "regrouped", changes, cache_dir=tmp_path / "cache")
+    assert same_files(tmp_path / "regrouped", tmp_path / "built") == []
+    assert len(load(tmp_path / "built").responses["test"]) > 0
+
+
+def test_a_group_size_that_leaves_responses_over_needs_a_build(tmp_path, cache_dir):
+    records = [{"prompt": f"q {n}", "completion": f"a {n}", "label": n > 2} for n in range(40)]
+    (tmp_path / "logs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    recipe = Recipe(**BASE | {"test_fraction": 0}, max_group=20)
+    build(tmp_path / "logs.jsonl", tmp_path / "dataset", recipe, cache_dir=cache_dir)
+    with pytest.raises(RecipeError, match="group_size 21 is above max_group 20"):
+        regroup(tmp_path / "dataset", tmp_path / "out", {"group_size": 21}, cache_dir=cache_dir)
+
+
 def test_a_dataset_may_be_regrouped_in_place(dataset, tmp_path):
     folder, _ = dataset
     regroup(folder / "dataset", tmp_path / "out", {"group_size": 5}, cache_dir=tmp_path / "cache")
