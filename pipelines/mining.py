@@ -1,7 +1,7 @@
 """The last stages of a build: contrast groups of related prompts, and the weights of their cells."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def mine(
 
     of_random = make(*roles(random_groups, material)).of(_in_train(random_groups, row_is_test))
     of_mined = joined([part.of(here) for part, here in zip(cells, in_train, strict=True)])
-    temperature, warning, looked_at = _temperature(recipe, of_mined, of_random)
+    yardstick = _as_if_random(of_mined, of_random) if mode == "scored" else of_random
+    temperature, warning, looked_at = _temperature(recipe, of_mined, yardstick)
     temperatures = view_temperatures(temperature, len(views))
     weights = [weigh(part, heat, recipe) for part, heat in zip(cells, temperatures, strict=True)]
 
@@ -277,6 +278,19 @@ def _temperature(
     if recipe.temperature != "auto":
         return recipe.temperature, None, None
     return calibrate_temperature(_stacks(mined), _stacks(random), recipe.normalize)
+
+
+def _as_if_random(mined: Cells, random: Cells) -> Cells:
+    """The mined cells with the cosines of random prompts in place of those between different prompts.
+
+    Scores and ranks mask many cells, and random groups of them may hold hardly one that counts: what a win of the paper
+    would meet is then seen only under the masks of the mined groups.
+    """
+    cosines, cross = random.similarity[~random.own], ~mined.own
+    similarity = mined.similarity.copy()
+    if len(cosines):
+        similarity[cross] = np.resize(cosines, int(cross.sum()))
+    return replace(mined, similarity=similarity)
 
 
 def _stacks(cells: Cells) -> list[Stack]:

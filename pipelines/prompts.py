@@ -231,7 +231,7 @@ def _no_contrast(rows: pl.DataFrame, split: str, mode: str) -> str:
 
 def _leave_out(corpus: _Corpus, rows: pl.DataFrame, reason: LeftOut) -> tuple[_Corpus, np.ndarray]:
     """The corpus with these rows only, and which of its prompts stay."""
-    kept = np.isin(np.array(corpus.prompt_ids), rows["prompt_id"].unique().to_numpy())
+    kept = pl.Series(corpus.prompt_ids, dtype=pl.String).is_in(rows["prompt_id"].unique().implode()).to_numpy()
     checked = replace(corpus.checked, ids=rows, left_out=[*corpus.checked.left_out, reason])
     if rows.is_empty():
         raise LogError(f"no row is left: the last {len(reason.position):,} are left out as {reason.code}")

@@ -196,6 +196,9 @@ def test_scores_decide_in_scored_mode(built):
 def test_ranks_are_not_compared_between_records(built):
     data = built([nectar(n, 3 + n % 4) for n in range(12)], mode="scored", views=2)
     check_promises(data)
+    # only cells of one prompt count, all of cosine 1: no temperature changes anything, so it is the paper's
+    assert data.manifest.temperature == 0.5
+    assert not any("temperature" in warning for warning in data.manifest.warnings)
     mixed = built([nectar(n, 3 + n % 4) for n in range(12)], "mixed.jsonl", mode="scored", mix_scales=True)
     assert mixed.manifest.quality.masked_cells["not_comparable"] == 0
 
