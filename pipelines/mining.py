@@ -19,7 +19,7 @@ from rpo_data.pipelines.checking import Say, check_sizes
 from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
-from rpo_data.response_masks import Labels, Scores, known_responses, no_counterpart
+from rpo_data.response_masks import Labels, Scores, known_responses, no_counterpart, partners
 from rpo_data.schemas.manifest import Quality
 from rpo_data.schemas.recipe import Mode, Recipe
 from rpo_data.schemas.tables import GROUPS
@@ -185,10 +185,10 @@ def unmasked(groups: Groups, material: Material) -> Groups:
     """Give every group a cell that counts: one that has none swaps a row with a group of its block where that helps.
 
     Groups that hold another row of one of its prompts are tried first. Rows none of which could ever be contrasted are
-    left out before groups are formed, so hardly ever does no swap help.
+    left out before groups are formed, so hardly ever does no swap help; then all groups of the block are seated anew.
 
     Raises:
-        LogError: no swap helps.
+        LogError: nothing helps.
     """
     assert material.known is not None
     groups, block, prompt = _together(groups, material), material.block, material.prompt
@@ -210,11 +210,37 @@ def unmasked(groups: Groups, material: Material) -> Groups:
                 owner[group], owner[other] = number, place
                 break
         else:
-            raise LogError(
-                "a group holds only rows that cannot be contrasted with each other: raise group_size, or leave out what "
-                "contradicts itself with --conflicts drop"
-            )
-    return groups
+            _seat([other for other in groups if block[other[0]] == block[group[0]]], material)
+            for place, other in enumerate(groups):
+                owner[other] = place
+    return [np.sort(group) for group in groups]
+
+
+def _seat(groups: Groups, material: Material) -> None:
+    """Give each group of a block two rows that make a cell that counts, and the other rows in the order they have, in place.
+
+    Raises:
+        LogError: there are fewer such pairs of rows than groups.
+    """
+    known, kind = material.known, material.kind
+    rows = np.concatenate(groups)
+    partner = np.full(len(kind), -1, dtype=np.int64)
+    if isinstance(known, (Labels, Scores)):
+        partner = partners(known, material.block)
+    first = rows[(partner[rows] > rows)][: len(groups)]
+    if len(first) < len(groups):
+        raise LogError(
+            "a group holds only rows that cannot be contrasted with each other: raise group_size, or leave out what "
+            "contradicts itself with --conflicts drop"
+        )
+    seated = np.concatenate([first, partner[first]])
+    rest = {side: iter(rows[~np.isin(rows, seated) & (kind[rows] == side)].tolist()) for side in np.unique(kind[rows])}
+    for group, one in zip(groups, first, strict=True):
+        pair = [one, partner[one]]
+        wanted = kind[group].tolist()
+        for side in kind[pair].tolist():
+            wanted.remove(side)
+        group[:] = np.array([*pair, *(next(rest[side]) for side in wanted)])
 
 
 def _together(groups: Groups, material: Material) -> Groups:

@@ -18,6 +18,8 @@ from rpo_data.nearest import nearest
 from rpo_data.schemas.recipe import Recipe
 
 _BLOCK = 256
+_TRIES = 256
+"""Rows that are looked at for a partner, beyond those of the same text."""
 _SLACK = 1e-9
 """0.3 exceeds 0.2 by 0.1, whatever binary fractions make of it."""
 
@@ -165,7 +167,7 @@ def no_counterpart(rows: pl.DataFrame, block: np.ndarray, vectors: np.ndarray, r
         some, inside = _of_rows(known, stays), block[stays]
         gone = without_counterpart(some, inside)
         if not gone.any() and isinstance(some, Labels):
-            gone = left_over_labels(some, inside, vectors, recipe.max_group)
+            gone = left_over_labels(some, inside, vectors, recipe.group_size, recipe.max_group)
         elif not gone.any():
             assert isinstance(some, Scores)
             gone = left_over_scores(some, inside, vectors, recipe.group_size)
@@ -208,31 +210,38 @@ def without_counterpart(known: Known, block: np.ndarray) -> np.ndarray:
     return lone
 
 
-def left_over_labels(known: Labels, block: np.ndarray, vectors: np.ndarray, max_group: int) -> np.ndarray:
+def left_over_labels(
+    known: Labels, block: np.ndarray, vectors: np.ndarray, group_size: int, max_group: int
+) -> np.ndarray:
     """Rows for which the groups of their block have no place: one label is so rare that `max_group` is not enough.
 
-    Those stay whose prompt is nearest to one of the rare label; of equally near ones the earlier row.
+    Those stay whose prompt is nearest to one of the rare label; of equally near ones the earlier row. Where nearly all rows
+    are one and the same text, rows of the rare label that find none of another text have no place either.
 
     Args:
         known: the labels.
         block: as above.
         vectors: unit vectors of the prompts by number, shape (prompts, dimension), float32.
+        group_size: rows of a group.
         max_group: rows of a group at most.
     """
     over = np.zeros(len(block), dtype=bool)
+    partner = partners(known, block)
     for number in np.unique(block):
         inside = np.flatnonzero(block == number)
         rare, common = sorted((inside[known.liked[inside] == label] for label in (True, False)), key=len)
         surplus = len(common) - len(rare) * (max_group - 1)
         if surplus > 0:
             over[_farthest(common, rare, known.prompt, vectors, surplus)] = True
+        elif np.count_nonzero(partner[rare] >= 0) < min(len(rare), -(-len(inside) // group_size)):
+            over[rare[partner[rare] < 0]] = True
     return over
 
 
 def left_over_scores(known: Scores, block: np.ndarray, vectors: np.ndarray, group_size: int) -> np.ndarray:
     """Rows for which the groups of their block have no place, since not every group could have a cell that counts.
 
-    So few rows exceed another one there. Those stay whose prompt is nearest to one of a row that has a counterpart of its own.
+    So few rows exceed another one there. Those stay whose prompt is nearest to one of a row that has a partner.
 
     Args:
         known: the scores.
@@ -240,20 +249,35 @@ def left_over_scores(known: Scores, block: np.ndarray, vectors: np.ndarray, grou
         vectors: unit vectors of the prompts by number, shape (prompts, dimension), float32.
         group_size: rows of a group.
     """
-    order = np.lexsort((np.arange(len(block)), known.value, known.scale, block))
-    matched = np.zeros(len(block), dtype=bool)
-    class_of = np.stack([block[order], known.scale[order]])
-    starts = np.flatnonzero(np.append(True, (class_of[:, 1:] != class_of[:, :-1]).any(axis=0)))
-    matched[order] = _match(known.value[order], np.append(starts, len(order)), known.absolute, known.relative)
     over = np.zeros(len(block), dtype=bool)
+    partner = partners(known, block)
     for number in np.unique(block):
         inside = np.flatnonzero(block == number)
-        pairs = int(matched[inside].sum()) // 2
-        surplus = len(inside) - pairs * group_size
+        matched, rest = inside[partner[inside] >= 0], inside[partner[inside] < 0]
+        surplus = len(inside) - len(matched) // 2 * group_size
         if surplus > 0:
-            rest = inside[~matched[inside]]
-            over[_farthest(rest, inside[matched[inside]], known.prompt, vectors, min(surplus, len(rest)))] = True
+            over[_farthest(rest, matched, known.prompt, vectors, min(surplus, len(rest)))] = True
     return over
+
+
+def partners(known: Labels | Scores, block: np.ndarray) -> np.ndarray:
+    """A row for each row to make a cell that counts with, no row for two of them, shape (rows,), int64, -1 for none.
+
+    As many as can be are paired off, but for what equal texts and contradictions forbid.
+    """
+    none = np.zeros(len(block), dtype=np.int64)
+    if isinstance(known, Scores):
+        value, scale, doubtful, margins = known.value, known.scale, known.suspect, (known.absolute, known.relative)
+    else:
+        value, scale, doubtful, margins = known.liked.astype(np.float64), none, known.both_ways, (0.0, 0.0)
+    order = np.lexsort((np.arange(len(block)), value, scale, block))
+    stretch = np.stack([block[order], scale[order]])
+    starts = np.flatnonzero(np.append(True, (stretch[:, 1:] != stretch[:, :-1]).any(axis=0))[: len(order)])
+    fields = (array[order] for array in (value, known.text, known.prompt, doubtful))
+    found = _match(*fields, np.append(starts, len(order)), *margins)
+    partner = none - 1
+    partner[order] = np.where(found >= 0, order[found], -1)
+    return partner
 
 
 def _farthest(rows: np.ndarray, others: np.ndarray, prompt: np.ndarray, vectors: np.ndarray, count: int) -> np.ndarray:
@@ -293,18 +317,35 @@ def _reaches(known: Scores, block: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _match(value: np.ndarray, bounds: np.ndarray, absolute: float, relative: float) -> np.ndarray:
-    """Pair off as many rows of each stretch as can be, a worse one of the lower half with a better one of the upper."""
-    matched = np.zeros(len(value), dtype=np.bool_)
-    for place in range(len(bounds) - 1):
-        low, start, end = bounds[place], bounds[place], bounds[place + 1]
+def _match(
+    value: np.ndarray,
+    text: np.ndarray,
+    prompt: np.ndarray,
+    doubtful: np.ndarray,
+    bounds: np.ndarray,
+    absolute: float,
+    relative: float,
+) -> np.ndarray:
+    """Pair off rows of each stretch, whose values rise: one of the lower half with one of the upper, the place of each.
+
+    Taking both halves from their lowest finds as many as can be where texts differ.
+    """
+    partner = np.full(len(value), -1, dtype=np.int64)
+    for number in range(len(bounds) - 1):
+        low, start, end = bounds[number], bounds[number], bounds[number + 1]
         middle = start + (end - start) // 2
         for high in range(start + (end - start + 1) // 2, end):
-            gap = value[high] - value[low]
-            if low < middle and gap > 0 and gap >= absolute - _SLACK and gap >= relative * abs(value[high]) - _SLACK:
-                matched[low] = matched[high] = True
+            while low < middle and partner[low] >= 0:
                 low += 1
-    return matched
+            for other in range(low, min(low + _TRIES, middle)):
+                gap = value[high] - value[other]
+                if gap <= 0 or gap < absolute - _SLACK or gap < relative * abs(value[high]) - _SLACK:
+                    break
+                unsure = prompt[high] == prompt[other] and (doubtful[high] or doubtful[other])
+                if partner[other] < 0 and text[high] != text[other] and not unsure:
+                    partner[high], partner[other] = other, high
+                    break
+    return partner
 
 
 def _exceeds(win: np.ndarray, loss: np.ndarray, absolute: float, relative: float) -> np.ndarray:

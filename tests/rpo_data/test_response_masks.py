@@ -138,7 +138,7 @@ def test_what_no_group_has_a_place_for_is_least_like_the_rare_label():
     vectors = unit_vectors(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]]))
     rows = responses(("a", "liked", True), *((prompt, prompt, False) for prompt in "bcde"))
     known, block = known_labels(rows), np.zeros(5, dtype=np.int64)
-    assert left_over_labels(known, block, vectors, 3).tolist() == [False, False, True, False, True]
+    assert left_over_labels(known, block, vectors, 2, 3).tolist() == [False, False, True, False, True]
     recipe = Recipe(mode="unpaired", max_group=3, group_size=2)
     assert no_counterpart(rows, block, vectors, recipe, "unpaired").tolist() == [False, False, True, False, True]
 
