@@ -1,29 +1,22 @@
 """Masks and counterparts of responses: worked out by hand, then against a plain search through all cells."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import response_rows as responses
 
 from rpo_data.contrasts import Known
 from rpo_data.embed import unit_vectors
-from rpo_data.response_masks import known_labels, known_scores, left_over_labels, no_counterpart, without_counterpart
+from rpo_data.response_masks import (
+    known_labels,
+    known_scores,
+    left_over_labels,
+    no_counterpart,
+    partners,
+    without_counterpart,
+)
 from rpo_data.schemas.recipe import Recipe
-
-
-def responses(*rows):
-    """Rows (prompt, text, judgement) or (prompt, text, judgement, {other columns}), in canonical order."""
-    frame = []
-    for number, (prompt, text, judged, *more) in enumerate(rows):
-        row = {"prompt_id": prompt, "chosen_id": text, "label": None, "score": None, "rank": None, "annotator": None}
-        row |= {"source": "log", "source_row": number}
-        row |= {"label": judged} if isinstance(judged, bool) else {"score": judged}
-        frame.append(row | (more[0] if more else {}))
-    schema = dict.fromkeys(("prompt_id", "chosen_id", "annotator", "source"), pl.String) | {
-        "label": pl.Boolean, "score": pl.Float64, "rank": pl.Int64, "source_row": pl.Int64,
-    }  # fmt: skip
-    return pl.DataFrame(frame, schema=schema)
 
 
 def cells(known: Known, wins=None, losses=None):
@@ -154,6 +147,47 @@ def test_scored_rows_that_would_leave_groups_without_a_cell_that_counts():
 
 TEXTS = st.sampled_from("abc")
 PROMPTS = st.sampled_from("pqr")
+
+
+def most_pairs(rows, free):
+    """The largest number of rows that can be paired off along cells that count, by trying all ways."""
+    if len(rows) < 2:
+        return 0
+    first, rest = rows[0], rows[1:]
+    ways = [
+        1 + most_pairs([r for r in rest if r != other], free)
+        for other in rest
+        if {(first, other), (other, first)} & free
+    ]
+    return max([most_pairs(rest, free), *ways])
+
+
+@given(
+    st.lists(st.tuples(PROMPTS, st.sampled_from([0.0, 1.0, 1.5, 4.0]), st.sampled_from("xy")), max_size=8),
+    st.sampled_from([(0.0, 0.0), (1.0, 0.0), (0.0, 0.7)]),
+)
+def test_as_many_scored_rows_are_paired_off_as_can_be(drawn, margins):
+    """Different texts: then the count is the largest there is."""
+    rows = responses(*((p, f"t{n}", score, {"annotator": who}) for n, (p, score, who) in enumerate(sorted(drawn))))
+    known = known_scores(rows, *margins)
+    found = partners(known, np.zeros(len(rows), dtype=np.int64))
+    masked = set().union(*cells(known).values()) if len(rows) else set()
+    free = {(i, j) for i in range(len(rows)) for j in range(len(rows))} - masked
+    paired = [(row, int(other)) for row, other in enumerate(found) if other >= 0]
+    assert all(found[other] == row and {(row, other), (other, row)} & free for row, other in paired)
+    assert len(paired) // 2 == most_pairs(list(range(len(rows))), free)
+
+
+@given(st.lists(st.tuples(PROMPTS, TEXTS, st.booleans()), max_size=10, unique=True))
+def test_liked_rows_are_paired_off_with_disliked_ones_of_other_texts(drawn):
+    known = known_labels(responses(*sorted(drawn)))
+    found = partners(known, np.zeros(len(drawn), dtype=np.int64))
+    masks = cells(known) if drawn else {}
+    for row, other in enumerate(found):
+        if other >= 0:
+            assert found[other] == row
+            assert known.liked[row] != known.liked[other]
+            assert not any((row, int(other)) in masked for masked in masks.values())
 
 
 def plain_reason(rows, i, j, margins, mix):
