@@ -62,23 +62,35 @@ def texts_of(name: str, data: Path) -> list[str]:
     return [prompt[0]["content"] if name == "harmless" else render_prompt(prompt, "dialogue") for prompt in prompts]
 
 
-def write_synthetic(path: Path, rows: int) -> None:
-    """Clustered unit vectors, shape (rows, 384), float32, written block by block."""
+def write_synthetic(folder: Path, rows: int) -> None:
+    """Clustered unit vectors, shape (rows, 384), float32, and the K nearest of each row inside its topic.
+
+    Rows of two topics have cosines around 0, so that next to no nearer neighbour is missed.
+    """
     rng = np.random.default_rng(0)
     clusters = max(rows // ROWS_A_CLUSTER, 1)
     topics = unit(rng.standard_normal((max(clusters // CLUSTERS_A_TOPIC, 1), DIMENSION), dtype=np.float32))
-    centres = topics[rng.integers(len(topics), size=clusters)]
+    topic_of_cluster = rng.integers(len(topics), size=clusters)
+    centres = topics[topic_of_cluster]
     centres = unit(centres + unit(rng.standard_normal((clusters, DIMENSION), dtype=np.float32)))
     share = rng.lognormal(0, 0.7, clusters)
     cluster = rng.choice(clusters, rows, p=share / share.sum())
-    unfinished = path.with_suffix(".tmp")
-    vectors = np.lib.format.open_memmap(unfinished, "w+", np.float32, (rows, DIMENSION))
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows, DIMENSION))
     for at in range(0, rows, 65536):
         part = cluster[at : at + 65536]
         noise = unit(rng.standard_normal((len(part), DIMENSION), dtype=np.float32))
         vectors[at : at + 65536] = unit(centres[part] + NOISE * noise)
     vectors.flush()
-    unfinished.rename(path)
+    neighbors = np.lib.format.open_memmap(folder / "neighbors.npy", "w+", np.int64, (rows, K))
+    similarity = np.empty((rows, K), dtype=np.float32)
+    order = np.argsort(topic_of_cluster[cluster], kind="stable")
+    sizes = np.bincount(topic_of_cluster[cluster], minlength=len(topics))
+    for inside in np.split(order, np.cumsum(sizes)[:-1]):
+        if len(inside):
+            found, similarity[inside] = nearest(vectors[inside], K)
+            neighbors[inside] = inside[found]
+    neighbors.flush()
+    np.save(folder / "similarity.npy", similarity)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -90,9 +102,9 @@ def prepare(name: str, cache: Path, data: Path, rows: int) -> Path:
     """Folder with vectors.npy, neighbors.npy and similarity.npy of a set, made where they are not there."""
     folder = cache / (f"synthetic-{rows}" if name == "synthetic" else name)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "vectors.npy").exists():
+    if not (folder / ("similarity.npy" if name == "synthetic" else "vectors.npy")).exists():
         if name == "synthetic":
-            write_synthetic(folder / "vectors.npy", rows)
+            write_synthetic(folder, rows)
         else:
             from rpo_data.embed import load_embedder
             from rpo_data.vectors import cache_key, embed_texts
@@ -137,7 +149,8 @@ def kahip(folder: Path, mode: int, clock: Callable[[], None]) -> np.ndarray:
     import kahip
 
     starts, ends, weights = graph(folder)
-    rows, parts = len(starts) - 1, -(-(len(starts) - 1) // SIZE)
+    rows = len(starts) - 1
+    parts = -(-rows // SIZE)
     found, cut = np.zeros(rows, dtype=np.int32), ctypes.c_int()
     call = ctypes.CDLL(kahip.kahip.__file__).kaffpa_balance
     whole = [array.ctypes.data_as(ctypes.c_void_p) for array in (starts, weights, ends)]
@@ -186,7 +199,11 @@ def ours(folder: Path, strategy: str, clock: Callable[[], None]) -> np.ndarray:
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     file = folder / "neighbors.npy"
     neighbors = np.load(file, mmap_mode="r") if file.exists() else np.empty((len(vectors), 0), dtype=np.int64)
-    groups_of(np.array(vectors[:64]), np.tile(np.arange(K), (64, 1)))
+    rng = np.random.default_rng(0)
+    few = unit(rng.standard_normal((7000, 4), dtype=np.float32))
+    near = np.tile(np.arange(K), (len(few), 1))
+    near.setflags(write=False)  # as a mapped file: another type to the compiler
+    groups_of(few, near)
     clock()
     groups = groups_of(vectors, neighbors)
     group = np.empty(len(vectors), dtype=np.int64)
@@ -257,11 +274,13 @@ def run(method: str, folder: Path, minutes: float, gibibytes: float) -> dict[str
         return "not installed"
     most = int(gibibytes * 2**30)
     command = [sys.executable, __file__, "--cache", str(folder), "--run", method]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=minutes * 60,
                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"did not finish in {minutes:g} minutes"
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+        return f"did not finish in {minutes:g} minutes ({used:,.0f} CPU seconds)"
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return f"did not finish in {gibibytes:g} GiB" if "alloc" in last or "Memory" in last else f"failed: {last[:80]}"
@@ -355,10 +374,7 @@ def scale(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|", flush=True)
     points = []
     for rows in options.scaling:
-        folder = options.cache / f"synthetic-{rows}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "vectors.npy").exists():
-            write_synthetic(folder / "vectors.npy", rows)
+        folder = prepare("synthetic", options.cache, options.data, rows)
         found = run("ours, nearest", folder, options.limit_minutes, options.limit_gib)
         if isinstance(found, str):
             print(f"| {rows:,} | {found} | | | | |", flush=True)
