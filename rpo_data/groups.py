@@ -1,8 +1,9 @@
 """Form contrast groups: every row in exactly one group of each view, related prompts together.
 
 Objective: the summed utility (utility.py) of all cells of all groups. Large corpora are cut into chunks of related rows;
-inside each, rows trade places between groups (anneal.py); then the groups are cut into other chunks, round after round,
-while the annealing temperature falls. Chunks are worked on side by side, and each has a seed of its own.
+inside each, rows trade places between groups (anneal.py); then the groups are cut into other chunks, which grow along the
+edges of the neighbour lists, round after round, while the annealing temperature falls. Chunks are worked on side by side,
+and each has a seed of its own.
 """
 
 import os
@@ -13,18 +14,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rpo_data.anneal import anneal, best_moves
-from rpo_data.chunks import related_chunks
+from rpo_data.chunks import grown_order, related_chunks
 from rpo_data.utility import ONE, Band, Material, utility
 
 STRATEGIES = ("nearest", "random", "cluster", "curriculum")
 HOT, COLD = 0.3, 0.02
 """First and last annealing temperature, in units of summed cosine."""
 MOVES = 16
-PROPOSALS = 4 * 10**8
+PROPOSALS = 2 * 10**9
 """Swaps proposed in all, at most 4,000 and at least 300 a row."""
-CHUNK = 2048
-"""Rows of a chunk of a large corpus; up to twice as many are one chunk."""
-ROUNDS = 4
+CHUNK = 1024
+"""Rows of a chunk; six times as many are one chunk, and above 250 times as many rows a chunk is half as large."""
+ROUNDS = 12
+RANKS = 8
+"""Nearest neighbours along which a chunk grows."""
 
 
 def form_groups(
@@ -110,10 +113,10 @@ def _members(
 ) -> np.ndarray:
     """The first assignment, shape (groups, width), -1 where a group has fewer: random, or related rows together."""
     rng = np.random.default_rng(key)
-    if strategy == "random" or (len(rows) <= 2 * CHUNK and strategy != "cluster"):
+    if strategy == "random" or (_chunk_size(len(rows)) == len(rows) and strategy != "cluster"):
         order = rng.permutation(rows)
     else:
-        size = group_size if strategy == "cluster" else CHUNK // group_size * group_size
+        size = group_size if strategy == "cluster" else max(_chunk_size(len(rows)) // group_size, 1) * group_size
         chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool)
         order = np.concatenate([rows[rng.permutation(chunk)] for chunk in chunks])
     if not material.kind.any():
@@ -136,16 +139,16 @@ def _improve(
 ) -> None:
     """Anneal the groups in place, chunk by chunk, in rounds."""
     count = int((members >= 0).sum())
-    rounds = 1 if count <= 2 * CHUNK else ROUNDS
+    rounds = 1 if _chunk_size(count) == count else ROUNDS
     steps = int(np.clip(PROPOSALS / count, 300, 4000)) / rounds
-    size = max(CHUNK * len(members) // count, 2)
+    size = max(_chunk_size(count) * len(members) // count, 2)
     for turn in range(rounds):
         if rounds == 1:
             chunks = [np.arange(len(members))]
         elif turn == 0:
             chunks = [np.arange(at, min(at + size, len(members))) for at in range(0, len(members), size)]
         else:
-            chunks = related_chunks(_centres(members, material), np.arange(len(members)), size, key[0] + turn, pool)
+            chunks = _other_chunks(members, material, size, (*key, turn), pool)
         heat = [HOT * (COLD / HOT) ** (at / rounds) for at in (turn, turn + 1)]
         jobs = [(groups, np.random.SeedSequence([*key, turn, number])) for number, groups in enumerate(chunks)]
 
@@ -163,6 +166,25 @@ def _improve(
             members[groups] = np.where(local >= 0, rows[local], -1)
 
         list(pool.map(work, jobs))
+
+
+def _chunk_size(count: int) -> int:
+    """Rows of a chunk; all of them where they are few."""
+    if count <= 6 * CHUNK:
+        return count
+    return CHUNK if count <= 250 * CHUNK else CHUNK // 2
+
+
+def _other_chunks(
+    members: np.ndarray, material: Material, size: int, key: tuple[int, ...], pool: Executor
+) -> list[np.ndarray]:
+    """Chunks of related groups, other ones for another key: along the neighbours, or by direction where there are none."""
+    neighbors = np.asarray(material.neighbors)
+    if not neighbors.shape[1]:
+        return related_chunks(_centres(members, material), np.arange(len(members)), size, key[0] + key[-1], pool)
+    starts = np.random.default_rng(key).permutation(len(members))
+    order = grown_order(starts, members, material.prompt, neighbors[:, :RANKS], size)
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _centres(members: np.ndarray, material: Material) -> np.ndarray:
