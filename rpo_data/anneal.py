@@ -96,7 +96,7 @@ def _trade(own: np.ndarray, utility: np.ndarray, members: np.ndarray, gone: int,
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _earned(utility: np.ndarray, row: int, members: np.ndarray) -> int:
+def _earned(utility: np.ndarray, row: int, members: np.ndarray) -> np.int64:
     """What a row earns, or would earn, with the members of a group."""
     total = np.int64(0)
     for other in members:
