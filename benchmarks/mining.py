@@ -37,7 +37,7 @@ SIZE = 8
 K = 32
 DIMENSION = 384
 ROWS_A_CLUSTER, CLUSTERS_A_TOPIC, NOISE = 50, 40, 1.3
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("harmless", "hh", "intents", "synthetic")
 
 

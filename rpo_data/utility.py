@@ -69,13 +69,11 @@ def utility(rows: np.ndarray, material: Material, band: Band, partners: np.ndarr
     """
     prompt = material.prompt[rows]
     members = np.asarray(material.vectors[prompt], dtype=np.float32)
-    earned = np.nan_to_num(members @ members.T, copy=False)
-    earned[(earned < band.min_score - 1e-6) | (earned > band.max_score + 1e-6)] = 0.0
+    earned = members @ members.T
     if band.range_min or band.range_max is not None:
         _limit_ranks(earned, prompt, material.neighbors, band.range_min, band.range_max or material.neighbors.shape[1])
-    _same_prompt(earned, prompt)
-    earned *= ONE
-    found = np.clip(np.rint(earned, out=earned), -ONE, ONE, out=earned).astype(np.int16)
+    found = _whole(earned, np.float32(band.min_score - 1e-6), np.float32(band.max_score + 1e-6))
+    _same_prompt(found, prompt)
     if material.known is not None:
         _mask(found, rows, material)
     if partners.shape[1]:
@@ -88,12 +86,25 @@ def utility(rows: np.ndarray, material: Material, band: Band, partners: np.ndarr
 
 
 @numba.njit(cache=True, nogil=True)
+def _whole(earned: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
+    """Cosines in units of 1 / ONE, 0 outside the band and where there is none (NaN), int16."""
+    found = np.empty(earned.shape, dtype=np.int16)
+    most = np.float32(ONE)
+    for row in range(len(earned)):
+        for other in range(earned.shape[1]):
+            value = earned[row, other]
+            inside = value if low <= value <= high else np.float32(0.0)
+            found[row, other] = np.int16(np.rint(min(max(inside * most, -most), most)))
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
 def _same_prompt(earned: np.ndarray, prompt: np.ndarray) -> None:
     """Rows of one prompt stand side by side; they earn 1 with each other, in place."""
     start = 0
     for end in range(1, len(prompt) + 1):
         if end == len(prompt) or prompt[end] != prompt[start]:
-            earned[start:end, start:end] = 1.0
+            earned[start:end, start:end] = ONE
             start = end
 
 
