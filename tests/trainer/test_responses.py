@@ -17,9 +17,9 @@ from rpo_data.trainer.tokenize import TokenCounts, tokenize_pairs, tokenize_resp
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, cache_dir):
-    """Yes is liked and no disliked, whatever the prompt; two prompts have both."""
+    """Yes is liked and no disliked, whatever the prompt; a third of the prompts have both."""
     folder = tmp_path_factory.mktemp("thumbs")
-    labels = [(n, n % 3 == 0) for n in range(36)] + [(0, False), (1, True)]
+    labels = [(n, n % 3 == 0) for n in range(36)] + [(n, n % 3 != 0) for n in range(12)]
     records = [{"prompt": f"word {n}?", "completion": "yes" if y else "no", "label": y} for n, y in labels]
     (folder / "logs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     recipe = Recipe(embedder="static", group_size=6, views=2, test_fraction=0.2, duplicate_score=1.001)
