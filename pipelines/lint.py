@@ -1,6 +1,6 @@
 """`lint`: what the logs hold and what is wrong with them, for every record. `build` applies the same rules."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -71,14 +71,13 @@ def lint(
     found = gather(sources, reading, looking, limit=limit, exact=exact, progress=partial(track, "read"))
     figures = bias_figures(found.rows)
     check_mapping(recipe.columns, found.counts)
-    responses = "response" in found.rows["kind"]
-    by_build = _OF_RESPONSES if responses else ()
+    by_build = _OF_RESPONSES if "response" in found.rows["kind"] else ()
     findings = [
         *of_records(found, examples),
         *of_rows(found.rows, examples, {*off, *by_build}),
         *of_bias(figures, found.rows, examples),
     ]
-    if near or semantic or recipe.tokenizer or responses:
+    if near or semantic or recipe.tokenizer or by_build:
         settings = recipe.model_copy(update=_SETTINGS | {"duplicates": _kind(near, semantic)})
         codes = [code for code in (*_DEEP, *by_build) if code not in off]
         findings += _of_build(
@@ -93,20 +92,23 @@ def lint(
             cache_folder(cache_dir),
             track,
         )
-    order = {code: place for place, code in enumerate(RULES)}
-    shown = [one for one in findings if one.code not in off]
-    shown.sort(key=lambda one: (one.severity != "MAJOR", order[one.code]))
-    verdict = shown[0].severity if shown else "OK"
+    shown = _in_order(one for one in findings if one.code not in off)
     return Findings(
         files=tuple(_summary(found, number) for number in range(len(sources))),
         records=sum(count.read for count in found.counts),
         rows=found.rows.height,
         findings=tuple(shown),
         bias=figures,
-        verdict=verdict,
+        verdict=shown[0].severity if shown else "OK",
         ignored_files=tuple(sorted(ignored)),
         not_checked=_not_checked(near, semantic, recipe, evaluation),
     )
+
+
+def _in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """MAJOR first, in each severity in the order of the rules."""
+    order = {code: place for place, code in enumerate(RULES)}
+    return sorted(findings, key=lambda one: (one.severity != "MAJOR", order[one.code]))
 
 
 def print_findings(out: Console, report: Findings) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -313,7 +313,7 @@ def _search(
         )
         np.save(folder / "neighbors.npy", found.neighbors)
         np.save(folder / "similarity.npy", found.similarity)
-        searches = {number: asdict(info) for number, info in found.searches.items()}
+        searches = {number: info.model_dump() for number, info in found.searches.items()}
         (folder / "searches.json").write_text(json.dumps(searches))
 
     folder = stored_stage(cache, "neighbors", inputs, make)

@@ -17,7 +17,8 @@ from rpo_data.errors import RecipeError
 from rpo_data.faiss_index import make_index, search_index
 from rpo_data.ivf import Cells, make_cells, make_codes, search_cells, whole
 from rpo_data.nearest import nearest
-from rpo_data.recall import SearchInfo, draw_measured, draw_tuning, is_sure, row_recall, stratified
+from rpo_data.recall import draw_measured, draw_tuning, is_sure, row_recall, stratified
+from rpo_data.schemas.manifest import SearchInfo
 
 Pair = tuple[np.ndarray, np.ndarray]
 Progress = Callable[[int, int], None]

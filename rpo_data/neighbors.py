@@ -12,7 +12,7 @@ import numpy as np
 from rpo_data.ivf import search_cells, whole
 from rpo_data.ladder import MEMORY, Progress, Task, check_index, choose_index, search_block
 from rpo_data.nearest import dots
-from rpo_data.recall import SearchInfo
+from rpo_data.schemas.manifest import SearchInfo
 
 _BLOCK, _CHUNK = 1024, 16384
 _MARGIN = 1e-5

@@ -20,36 +20,6 @@ _READ = 65536
 
 
 @dataclass(frozen=True)
-class SearchInfo:
-    """How neighbours were searched and, where the search is not exact, what share of them was found.
-
-    index            FAISS factory string of what was used
-    rows, k          rows searched, neighbours of each
-    nlist, nprobe    cells, and cells a row was compared with; 0 for an exact search
-    fetch            candidates a row taken from compressed vectors, or from a named index; 0 where vectors are scored at once
-    exact            every list is the exact answer
-    recall           share of the true neighbours found, of all rows
-    interval         95 % interval of it
-    sample           rows measured
-    recall_hubs      the same for the 1 % of rows that stand in most lists
-    recall_isolated  the same for the 1 % of rows whose k-th neighbour is least similar
-    """
-
-    index: str
-    rows: int
-    k: int
-    nlist: int = 0
-    nprobe: int = 0
-    fetch: int = 0
-    exact: bool = True
-    recall: float = 1.0
-    interval: tuple[float, float] = (1.0, 1.0)
-    sample: int = 0
-    recall_hubs: float = 1.0
-    recall_isolated: float = 1.0
-
-
-@dataclass(frozen=True)
 class Strata:
     """Measured rows by kind ("hubs", "isolated", "others"), and how many rows each kind stands for."""
 

@@ -47,7 +47,19 @@ class EmbedderInfo(_Model):
 
 
 class SearchInfo(_Model):
-    """How neighbours were searched among some rows; see `rpo_data.recall.SearchInfo` for each figure."""
+    """How neighbours were searched among some rows and, where the search is not exact, what share of them was found.
+
+    index            FAISS factory string of what was used
+    rows, k          rows searched, neighbours of each
+    nlist, nprobe    cells, and cells a row was compared with; 0 for an exact search
+    fetch            candidates a row taken from compressed vectors, or from a named index; 0 where vectors are scored at once
+    exact            every list is the exact answer
+    recall           share of the true neighbours found, of all rows
+    interval         95 % interval of it
+    sample           rows measured
+    recall_hubs      the same for the 1 % of rows that stand in most lists
+    recall_isolated  the same for the 1 % of rows whose k-th neighbour is least similar
+    """
 
     index: str
     rows: int

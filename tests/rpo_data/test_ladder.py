@@ -233,5 +233,5 @@ def test_an_index_faiss_cannot_build_is_refused(vectors, index):
 
 def test_what_is_returned_is_plain_data(vectors):
     info = search(vectors).searches[0]
-    assert dataclasses.asdict(info)["index"] == "IVF80,Flat"
-    assert {type(value) for value in dataclasses.asdict(info).values()} == {str, int, bool, float, tuple}
+    assert dataclasses.info.model_dump()["index"] == "IVF80,Flat"
+    assert {type(value) for value in dataclasses.info.model_dump().values()} == {str, int, bool, float, tuple}
