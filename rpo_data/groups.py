@@ -216,15 +216,3 @@ def _partners(groups: list[np.ndarray], rows: int) -> np.ndarray:
         stack = np.array([group for group in groups if len(group) == size])
         found[stack.ravel(), :size] = np.repeat(stack, size, axis=0)
     return found
-
-
-def mean_similarity(vectors: np.ndarray, prompt_of_row: np.ndarray, groups: list[np.ndarray]) -> float | None:
-    """Mean cosine of two different rows that share a group; None where no group has two rows."""
-    total, cells = 0.0, 0
-    for size in np.unique([len(group) for group in groups]):
-        stack = np.array([group for group in groups if len(group) == size])
-        for at in range(0, len(stack), 1024):
-            members = vectors[prompt_of_row[stack[at : at + 1024]]].astype(np.float64)
-            total += float(np.square(members.sum(axis=1)).sum() - np.square(members).sum())
-            cells += len(members) * int(size) * (int(size) - 1)
-    return total / cells if cells else None

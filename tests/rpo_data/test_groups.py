@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rpo_data.anneal import anneal, best_moves
 from rpo_data.chunks import grown_order
 from rpo_data.embed import load_embedder, unit_vectors
-from rpo_data.groups import form_groups, group_shapes, mean_similarity
+from rpo_data.groups import form_groups, group_shapes
 from rpo_data.neighbors import neighbors_within
 from rpo_data.shapes import split_dialogue
 from rpo_data.utility import Band, Material
@@ -39,6 +39,18 @@ def form(
     neighbors, _ = neighbors_within(vectors, np.zeros(len(vectors), dtype=np.int64), k)
     material = Material(vectors, prompt_of_row, block, kind, neighbors)
     return form_groups(material, group_size=group_size, views=views, strategy=strategy, seed=seed, **more)
+
+
+def mean_similarity(vectors: np.ndarray, prompt_of_row: np.ndarray, groups: list[np.ndarray]) -> float | None:
+    """Mean cosine of two different rows that share a group; None where no group has two rows."""
+    total, cells = 0.0, 0
+    for size in np.unique([len(group) for group in groups]):
+        stack = np.array([group for group in groups if len(group) == size])
+        for at in range(0, len(stack), 1024):
+            members = vectors[prompt_of_row[stack[at : at + 1024]]].astype(np.float64)
+            total += float(np.square(members.sum(axis=1)).sum() - np.square(members).sum())
+            cells += len(members) * int(size) * (int(size) - 1)
+    return total / cells if cells else None
 
 
 def random_vectors(rows, seed=0, dimension=8):

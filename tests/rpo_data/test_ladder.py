@@ -1,6 +1,5 @@
 """A block gets its index by size; a search is tuned, measured and resumed, and its bytes depend on none of this."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -233,5 +232,5 @@ def test_an_index_faiss_cannot_build_is_refused(vectors, index):
 
 def test_what_is_returned_is_plain_data(vectors):
     info = search(vectors).searches[0]
-    assert dataclasses.info.model_dump()["index"] == "IVF80,Flat"
-    assert {type(value) for value in dataclasses.info.model_dump().values()} == {str, int, bool, float, tuple}
+    assert info.model_dump()["index"] == "IVF80,Flat"
+    assert {type(value) for value in info.model_dump().values()} == {str, int, bool, float, tuple}
