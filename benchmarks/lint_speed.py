@@ -49,13 +49,11 @@ def make_rows(path: Path, count: int) -> None:
 
 
 def measure(name: str, path: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of one run in a process of its own; imports and first compilation not counted."""
+    """Seconds and peak memory (MiB) of one run in a process of its own, which has read the small sample before."""
     load, run = RUNS[name]
-    warm = "; ".join([load, "import rpo_data.pipelines.lint"] if "lint" in name else [load])
-    if name == "lint, all":  # numba compiles at first use
-        warm += "; import polars; from rpo_data.language import languages; languages(polars.Series(['a first text']))"
+    warm = f"{load}; {run.replace('sys.argv[1]', repr(str(SAMPLE)))}"
     done = subprocess.run(
-        [sys.executable, "-c", f"{warm}; {TIME.format(run=run)}", str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import sys; {warm}; {TIME.format(run=run)}", str(path)], capture_output=True, text=True, check=True
     )
     seconds, peak = done.stdout.split()
     return float(seconds), int(peak) / 1024

@@ -8,7 +8,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -97,7 +97,7 @@ def gather(
         LogError: two shapes claim a source; a file or Hub dataset cannot be opened.
         RecipeError: there is no shape of that name.
     """
-    parts: list[pl.DataFrame] = [_measured(_empty(), "", looking, {})]
+    parts: list[pl.DataFrame] = [_measured(_empty(), "", looking).rows]
     tallies: dict[str, Tally] = {}
     counts: list[RecordCounts] = []
     for source in sources:
@@ -111,7 +111,10 @@ def gather(
 
         items = None if plain is None else _suspects(source, plain, reading, looking, count, own, tallies, tell)
         for kept, faults in judged_rows(source, reading, count, limit=limit, items=items):
-            own.append(_measured(_texts(kept), source.name, looking, tallies))
+            texts = _texts(kept)
+            measured = _measured(texts, source.name, looking)
+            _note_texts(texts, measured, source.name, looking, tallies)
+            own.append(measured.rows)
             for fault in faults:
                 _note(tallies, looking, fault.code, source.name, fault.line, fault.message, fault.raw)
             tell()
@@ -133,9 +136,14 @@ def _suspects(
 ) -> Iterator[Record | Fault]:
     """The records that the fast lane leaves to the exact one; the plain ones are measured on the way."""
     columns = ("chosen", "rejected") if shape == "hh" else ("prompt", "chosen", "rejected")
-    for batch in scan(source, reading.shape) or ():
+
+    def work(texts: pl.DataFrame) -> _Measured:
+        return _measured(texts, source.name, looking)
+
+    for batch in scan(source, reading.shape, work=work) or ():
         found = batch.texts.height
-        parts.append(_measured(batch.texts, source.name, looking, tallies))
+        _note_texts(batch.texts, batch.worked, source.name, looking, tallies)
+        parts.append(batch.worked.rows.with_columns(batch.texts["line"]))
         count.read, count.used, count.rows = count.read + found, count.used + found, count.rows + found
         if found:
             count.shapes[shape] = count.shapes.get(shape, 0) + found
@@ -201,21 +209,35 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(part)
 
 
-def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> pl.DataFrame:
+class _Measured(NamedTuple):
+    """A batch of texts, measured, and what was looked for in them, each None where it was not."""
+
+    rows: pl.DataFrame
+    personal: pl.DataFrame | None
+    overlap: pl.DataFrame | None
+
+
+def _measured(texts: pl.DataFrame, source: str, looking: Looking) -> _Measured:
     """Measure a batch, and look for what is looked for in its texts."""
     missing = {name: kind for name, kind in _ROWS.items() if name not in texts.columns}
     texts = texts.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in missing.items())
-    language = pl.lit(None, dtype=pl.String)
+    personal = overlap = None
     if "personal_data" not in looking.off and texts.height:
-        _look_for_personal(texts, source, looking, tallies)
+        from rpo_data.personal import find_personal
+
+        counts = (find_personal(texts[side].fill_null("")) > 0 for side in ("prompt", "chosen", "rejected"))
+        personal = sum(counts).select(pl.all() > 0)  # type: ignore[union-attr]
     if looking.evaluation is not None and texts.height:
-        _look_for_overlap(texts, source, looking, tallies)
+        from rpo_data.contamination import ngram_overlap
+
+        overlap = ngram_overlap(texts["prompt"], looking.evaluation)
+    language = pl.lit(None, dtype=pl.String)
     if "mixed_languages" not in looking.off and texts.height:
         from rpo_data.language import languages
 
         language = pl.lit(languages(last_question(texts["prompt"]).fill_null("")).cast(pl.String))
     flags = [flag for flag, code in _RULES_OF_FLAGS.items() if code not in looking.off]
-    return measure(texts, flags).with_columns(
+    rows = measure(texts, flags).with_columns(
         texts["scored"].fill_null(False),
         texts["first_wins"],
         texts["disagrees"].fill_null(False),
@@ -224,31 +246,24 @@ def _measured(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[
         source=pl.lit(source),
         language=language,
     )
+    return _Measured(rows, personal, overlap)
 
 
-def _look_for_personal(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> None:
-    from rpo_data.personal import find_personal
-
-    found = sum(find_personal(texts[side].fill_null("")) > 0 for side in ("prompt", "chosen", "rejected"))
-    assert isinstance(found, pl.DataFrame)
-    counts = found.select(pl.all() > 0)
-    hits = counts.select(pl.any_horizontal(pl.all())).to_series()
-    tally = tallies.setdefault("personal_data", Tally())
-    tally.details.update({name: int(counts[name].sum()) for name in counts.columns if counts[name].any()})
-    for place in hits.arg_true():
-        kinds = ", ".join(name for name in counts.columns if counts[name][place])
-        _note(tallies, looking, "personal_data", source, texts["line"][place], f"holds {kinds}", texts["prompt"][place])
-
-
-def _look_for_overlap(texts: pl.DataFrame, source: str, looking: Looking, tallies: dict[str, Tally]) -> None:
-    from rpo_data.contamination import ngram_overlap
-
-    assert looking.evaluation is not None
-    overlap = ngram_overlap(texts["prompt"], looking.evaluation)
-    for place in (overlap["evaluation"].fill_null(-1) >= 0).arg_true():
-        share, number = overlap["share"][place], overlap["evaluation"][place]
-        message = f"shares {share:.0%} of the word runs of evaluation text {number + 1}"
-        _note(tallies, looking, "contamination", source, texts["line"][place], message, texts["prompt"][place])
+def _note_texts(
+    texts: pl.DataFrame, measured: _Measured, source: str, looking: Looking, tallies: dict[str, Tally]
+) -> None:
+    """Count what was found in the texts of a batch."""
+    if (personal := measured.personal) is not None:
+        tally = tallies.setdefault("personal_data", Tally())
+        tally.details.update({name: int(personal[name].sum()) for name in personal.columns if personal[name].any()})
+        for place in personal.select(pl.any_horizontal(pl.all())).to_series().arg_true():
+            message = f"holds {', '.join(name for name in personal.columns if personal[name][place])}"
+            _note(tallies, looking, "personal_data", source, texts["line"][place], message, texts["prompt"][place])
+    if (overlap := measured.overlap) is not None:
+        for place in (overlap["evaluation"].fill_null(-1) >= 0).arg_true():
+            share, number = overlap["share"][place], overlap["evaluation"][place]
+            message = f"shares {share:.0%} of the word runs of evaluation text {number + 1}"
+            _note(tallies, looking, "contamination", source, texts["line"][place], message, texts["prompt"][place])
 
 
 def _note(

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 
 import polars as pl
 import pytest
@@ -45,7 +46,7 @@ def places(tally):
 @pytest.mark.parametrize("chunk_bytes", [50, 700, 1 << 24])
 def test_several_files_of_both_kinds(chunk_bytes, write_lines, monkeypatch):
     whole = scan.scan
-    monkeypatch.setattr(gathering, "scan", lambda source, shape: whole(source, shape, chunk_bytes))
+    monkeypatch.setattr(gathering, "scan", partial(whole, chunk_bytes=chunk_bytes))
     mixed = [pair(n) if n % 3 else pair(n) | EXTRA for n in range(40)]
     mixed[4:4] = [pair(0, chosen=""), {"prompt": "no answers"}, pair(7), hh(8)]
     dialogues = [hh(n) if n % 4 else hh(n, **EXTRA) for n in range(30)]
@@ -176,7 +177,7 @@ def test_a_line_that_is_too_long(size, filling, last, write_lines, monkeypatch):
     for module in (read_json, scan):
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 100)
     whole = scan.scan
-    monkeypatch.setattr(gathering, "scan", lambda source, shape: whole(source, shape, 60))
+    monkeypatch.setattr(gathering, "scan", partial(whole, chunk_bytes=60))
     path = write_lines("a.jsonl", [pair(n) for n in range(4)])
     plain = path.read_text()
     path.write_text(plain + filling * (100 + size) + ("" if last else "\n" + plain))
@@ -224,7 +225,7 @@ def test_printable_texts_hold_nothing_that_moves_a_terminal():
 
 
 def test_progress_is_told_batch_by_batch_in_both_lanes(write_lines, monkeypatch):
-    monkeypatch.setattr("rpo_data.scan.scan.__defaults__", ("auto", 1000))
+    monkeypatch.setattr(gathering, "scan", partial(scan.scan, chunk_bytes=1000))
     path, told = write_lines("a.jsonl", [pair(n) for n in range(200)]), []
     gather(find_sources([path], []), Reading(), Looking(), progress=lambda done, total: told.append(done))
     assert told[-1] == 200

@@ -40,7 +40,7 @@ def by_both_lanes(path, chunk_bytes):
     if batches is None:
         return exact, None, []
     plain, suspects = {}, []
-    for texts, rest in batches:
+    for texts, _, rest in batches:
         plain.update({line: row for line, *row in texts.select("line", "prompt", "chosen", "rejected").rows()})
         suspects += [item.line for item in rest]
     return exact, plain, suspects
