@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -11,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from rpo_data.errors import TrainingError
 
 _NOT_CONTENT = ("_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
+_NOT_CONTENT += ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+_PEFT_WRAPPERS = ("base_layer", "original_module")  # peft puts these into the names of the weights it wraps
 
 
 def load_model(name: str | Path) -> PreTrainedModel:
@@ -56,14 +59,44 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def model_id(model: PreTrainedModel) -> str:
-    """Class, content and number type of a model, as a folder name: equal ids give equal log-probs."""
-    digest = xxhash.xxh3_128()
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_CONTENT}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    """Class, content and number type of a model, as a folder name: equal ids give equal log-probs.
+
+    The weights are hashed as they lie in memory, so files, shards and Hub commits of one checkpoint have one id. Active
+    peft adapters and their settings are part of it; with adapters switched off it is the id of the model below them.
+
+    Raises:
+        TrainingError: some weights are not in memory.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    active = _active_adapters(model)
+    left_out = {*getattr(model, "peft_config", {})} - {*active}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        parts = name.removeprefix("base_model.model.").split(".")
+        if left_out.isdisjoint(parts):
+            weights[".".join(part for part in parts if part not in _PEFT_WRAPPERS)] = tensor
+    settings = [model.config.to_dict(), *(adapter.to_dict() for adapter in active.values())]
+    content = [{key: value for key, value in item.items() if key not in _NOT_CONTENT} for item in settings]
+    digest = xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=_as_json).encode())
+    for name, tensor in sorted(weights.items(), key=lambda item: item[0]):
+        if tensor.is_meta:
+            raise TrainingError(f"the weights '{name}' of the model are not in memory: load it whole, without offloading")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"{type(model).__name__}-{digest.hexdigest()}-{str(model.dtype).removeprefix('torch.')}"
+    return f"{type(base).__name__}-{digest.hexdigest()}-{str(base.dtype).removeprefix('torch.')}"
+
+
+def _active_adapters(model: PreTrainedModel) -> dict[str, Any]:
+    """Settings of the peft adapters that take part in a forward pass, by name; none within peft's `disable_adapter`."""
+    adapters = getattr(model, "peft_config", {})
+    if not adapters or any(getattr(module, "disable_adapters", False) for module in model.modules()):
+        return {}
+    active = model.active_adapters() if callable(model.active_adapters) else model.active_adapters
+    return {name: adapters[name] for name in sorted(active)}
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def _cannot_load(what: str, name: str | Path, error: Exception) -> str:
