@@ -12,8 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from rpo_data.errors import TrainingError
 
-_NOT_CONTENT = ("_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-_NOT_CONTENT += ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
+# names, places and versions in the settings of a model or a peft adapter
+_NOT_CONTENT = (
+    "_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
+    "base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping",
+)  # fmt: skip
 _PEFT_WRAPPERS = re.compile(r"\b(base_layer|original_module)\.")  # in the names of weights that peft wraps
 
 
