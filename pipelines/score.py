@@ -69,7 +69,7 @@ def score(
     total = sum(len(groups.ref_logps) for groups in splits)
     say(f"reference {trainer.reference_computed:,} of {total:,} sequences scored now, all others were stored")
     largest = _verify(trainer, splits, verify, say) if verify and trainer.is_world_process_zero() else None
-    say(f"kept in   {trainer.reference_folder}")
+    say(f"store     {trainer.reference_folder}")
     return {
         "store": trainer.reference_folder,
         "model": trainer.reference_id,

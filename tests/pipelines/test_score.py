@@ -64,7 +64,7 @@ def test_scores_once_and_training_takes_it(data, folders, run, tmp_path):
     assert lines[2] == "reference 60 of 60 sequences scored now, all others were stored"
     assert lines[3].startswith("verified  10 sequences: they differ by at most ")
     assert lines[3].endswith("(tolerance 0.001 + 0.001 % of the value)")
-    assert lines[4:] == [f"kept in   {tmp_path / 'store'}"]
+    assert lines[4:] == [f"store     {tmp_path / 'store'}"]
     assert "reference 0 of 60" in run("--out", tmp_path / "store", "--learning-rate", 1, "--beta", 0.5)[1]
     settings = {"cache_dir": str(tmp_path / "store"), "use_cpu": True, "max_steps": 1}
     said = []
