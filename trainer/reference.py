@@ -163,8 +163,8 @@ def reference_logprobs(
         if not np.isfinite(logps[chunk]).all():
             place = first_row(pairs, chunk[~np.isfinite(logps[chunk])], split)
             raise TrainingError(
-                f"the reference gives a log-prob that is not finite, first for {place}: its weights are damaged, or too "
-                "large for this number type"
+                f"the reference model gives log-probs that are not finite, first for {place}: its weights are damaged, or "
+                "too large for this number type"
             )
         if main:
             _keep(store, [sequences.keys[row] for row in chunk], logps[chunk])
