@@ -120,7 +120,9 @@ def make_store(folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(
+            item.suffix != ".tmp" and item != _about(folder) for item in folder.iterdir()
+        ):  # other ranks do the same
             raise TrainingError(f"{folder} exists and is no store of reference log-probs: choose another folder")
         _write_whole(_about(folder), json.dumps({"model": None}).encode())
     except OSError as error:

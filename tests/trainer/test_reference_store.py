@@ -203,6 +203,12 @@ def test_a_store_belongs_to_the_first_model_that_writes(tmp_path):
     assert json.loads(about.read_text()) == {"model": "model"}
 
 
+def test_a_store_whose_making_was_killed_can_be_made(tmp_path):
+    (tmp_path / "0123.tmp").write_text('{"mod')
+    make_store(tmp_path)
+    assert json.loads((tmp_path / "reference.json").read_text()) == {"model": None}
+
+
 def test_a_folder_of_something_else_is_no_store(tmp_path):
     (tmp_path / "work.txt").write_text("mine")
     with pytest.raises(TrainingError, match="exists and is no store of reference log-probs: choose another folder"):
