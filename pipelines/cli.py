@@ -262,6 +262,33 @@ def show(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def score(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    model: Annotated[str, typer.Option(help="Reference model: a folder or a Hub id.")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder of a store of its own; train takes it as --cache-dir.")
+    ] = None,
+    verify: Annotated[int, typer.Option(help="Compute this many sequences again and compare.", min=0)] = 0,
+    config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields, as for train.")] = None,
+) -> None:
+    """Compute the reference log-probs of a dataset ahead of training. Any RPOConfig field is an option, as for train.
+
+    Example: rpo-data score dataset --model M --max-length 512 --bf16 --verify 20
+    """
+    _need_extra("train", "accelerate", "torch", "transformers")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.score import score as run
+    from rpo_data.pipelines.train_settings import read_settings
+
+    settings = read_settings(config, context.args)
+    if out_dir is not None and "cache_dir" in settings:
+        raise typer.BadParameter("give one of --out and --cache-dir")
+    with _Progress() as track:
+        run(load(dataset), model, settings, out=out_dir, verify=verify, say=_say, progress=track)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
     dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],

@@ -1,7 +1,9 @@
 """Load, fingerprint and still a model."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -10,7 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from rpo_data.errors import TrainingError
 
-_NOT_CONTENT = ("_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
+# names, places and versions in the settings of a model or a peft adapter
+_NOT_CONTENT = (
+    "_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
+    "base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping",
+)  # fmt: skip
+_PEFT_WRAPPERS = re.compile(r"\b(base_layer|original_module)\.")  # in the names of weights that peft wraps
 
 
 def load_model(name: str | Path) -> PreTrainedModel:
@@ -56,14 +63,46 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def model_id(model: PreTrainedModel) -> str:
-    """Class, content and number type of a model, as a folder name: equal ids give equal log-probs."""
-    digest = xxhash.xxh3_128()
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_CONTENT}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    """Class, content and number type of a model, as a folder name: equal ids give equal log-probs.
+
+    The weights are hashed as they lie in memory, so files, shards and Hub commits of one checkpoint have one id. Active
+    peft adapters and their settings are part of it; with adapters switched off it is the id of the model below them.
+
+    Raises:
+        TrainingError: some weights are not in memory.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    active = _active_adapters(model)
+    left_out, weights = {*getattr(model, "peft_config", {})} - {*active}, {}
+    for part in (base, getattr(model, "prompt_encoder", nn.Module())):  # peft keeps tuned prompts beside the model
+        for name, tensor in part.state_dict().items():
+            if left_out.isdisjoint(name.split(".")):
+                weights[_PEFT_WRAPPERS.sub("", name)] = tensor
+    settings = [model.config.to_dict(), *(adapter.to_dict() for adapter in active.values())]
+    content = [{key: value for key, value in item.items() if key not in _NOT_CONTENT} for item in settings]
+    digest = xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=_as_json).encode())
+    for name, tensor in sorted(weights.items(), key=lambda item: item[0]):
+        if tensor.is_meta:
+            raise TrainingError(
+                f"the weights '{name}' of the model are not in memory: load it whole, without offloading"
+            )
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"{type(model).__name__}-{digest.hexdigest()}-{str(model.dtype).removeprefix('torch.')}"
+    return f"{type(base).__name__}-{digest.hexdigest()}-{str(base.dtype).removeprefix('torch.')}"
+
+
+def _active_adapters(model: PreTrainedModel) -> dict[str, Any]:
+    """Settings of the peft adapters that take part in a forward pass, by name; none within peft's `disable_adapter`."""
+    adapters = getattr(model, "peft_config", {})
+    off = any(getattr(module, "disable_adapters", None) is True for module in model.modules())  # else it is a method
+    if not adapters or off or not getattr(model, "has_active_enabled_adapter", True):
+        return {}
+    active = model.active_adapters() if callable(model.active_adapters) else model.active_adapters
+    return {name: adapters[name] for name in sorted(active)}
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def _cannot_load(what: str, name: str | Path, error: Exception) -> str:

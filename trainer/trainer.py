@@ -31,7 +31,7 @@ from rpo_data.trainer.logprobs import sequence_logprobs
 from rpo_data.trainer.loss import cell_counts, cell_losses, cell_scales
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics, pair_values
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
-from rpo_data.trainer.reference import ReferenceStore, reference_folder, reference_logprobs
+from rpo_data.trainer.reference import open_store, reference_logprobs
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
 
 logger = logging.getLogger(__name__)
@@ -206,18 +206,19 @@ class RPOTrainer(Trainer):
         home = reference.device
         if home != self.args.device and self.place_model_on_device:
             reference.to(self.args.device)
-        store = ReferenceStore(reference_folder(self.args.cache_dir, reference, self.accelerator.mixed_precision))
-        self.reference_id, self.reference_computed = store.folder.name, 0
+        store = open_store(self.args.cache_dir, reference, self.accelerator.mixed_precision)
+        self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
         for groups in (self.train_dataset, self.eval_dataset):
             if groups is None:
                 continue
             groups.ref_logps, computed = reference_logprobs(
                 reference,
-                groups.pairs.sequences,
+                groups.pairs,
                 store,
                 self.accelerator,
                 batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
                 pad_token_id=self.data_collator.pad_token_id,
+                split=groups.split,
                 progress=progress,
             )
             self.reference_computed += computed
