@@ -156,7 +156,7 @@ def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     assert set(joint.scored.keys).isdisjoint(plain.scored.keys)
     assert len(set(joint.scored.keys)) == len(joint.scored)
     assert joint.scored.prompt_lengths.tolist() == [0] * len(joint.scored)
-    assert joint.scored.tokens is plain.scored.tokens
+    assert joint.scored.tokens is joint.pairs.sequences.tokens
     prompts = [item.prompt_length for group in joint for item in group.completions.values()]
     assert min(prompts) > 3  # a packer finds them as ever
     assert joint[0].weights == plain[0].weights
@@ -174,13 +174,13 @@ def test_labels_of_pairs_are_scores_between_the_extremes_of_their_source(make, g
     assert groups_of(data, loss_type="lipo")[0].labels[:4] == [[0.75, 0.5], [0.75, 0.0], [0.75, 0.0], [1.0, 0.5]]
 
 
-def scored(number, *scores):
-    responses = [{"text": f"answer {number} {n}", "score": score} for n, score in enumerate(scores)]
-    return {"prompt": f"word {number}?", "responses": responses}
+def scored(number, answers):
+    completions = [{"response": answer, "fine-grained_score": score} for answer, score in answers.items()]
+    return {"instruction": f"word {number}?", "completions": completions}
 
 
 def test_labels_of_responses_are_their_score_or_rank(tmp_path, cache_dir, groups_of):
-    records = [scored(n, 1.0 + n % 3, 4.0, 5.0) for n in range(6)]
+    records = [scored(n, {f"so {n}": 1.0 + n % 3, f"well {n}": 4.0, f"good {n}": 5.0}) for n in range(6)]
     data = built(tmp_path, records, cache_dir, mode="scored")
     rows = data.responses["train"]
     assert response_labels(data, "train")[1].tolist() == [(score - 1) / 4 for score in rows["score"]]
@@ -193,10 +193,8 @@ def test_labels_of_responses_are_their_score_or_rank(tmp_path, cache_dir, groups
 
 def test_a_model_learns_from_scores(tmp_path, cache_dir, tiny_models, config):
     """The answers that say yes have the higher scores, whatever the prompt."""
-    texts = ("no way", "no", "yes", "yes yes")
-    records = [
-        {"prompt": f"word {n}?", "responses": [{"text": t, "score": s} for s, t in enumerate(texts)]} for n in range(12)
-    ]
+    answers = {"no way": 0.0, "no": 1.0, "yes": 2.0, "yes yes": 3.0}
+    records = [scored(n, answers) for n in range(12)]
     data = built(tmp_path, records, cache_dir, mode="scored", group_size=6)
     trainer = RPOTrainer(str(tiny_models["qwen2"]), config(loss_type="lipo", num_train_epochs=3), data)
     trainer.train()
