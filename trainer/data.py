@@ -1,6 +1,7 @@
 """The groups of one view of a split as a torch dataset: one row = one contrast group."""
 
 from importlib.util import find_spec
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.trainer.collator import Completion, Group
 from rpo_data.trainer.loss import OF_PAIRS
 from rpo_data.trainer.tokenize import TokenizedPairs, joint_sequences
-from rpo_data.weights import contrast_weights, effective_contrasts, view_temperatures
+from rpo_data.weights import Normalize, contrast_weights, effective_contrasts, view_temperatures
 
 
 class GroupDataset(torch.utils.data.Dataset[Group]):
@@ -61,10 +62,12 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         self._prompts = np.unique(data.rows[split]["prompt_id"][:], return_inverse=True)[1]
         self._own = np.arange(len(pairs.chosen)) if data.paired else self._prompts  # equal in an own cell
         self._row_weights = np.asarray(data.rows[split]["weight"][:], dtype=np.float32)
+        if not (self._row_weights > 0).all():
+            raise TrainingError(f"split '{split}' has a row whose weight is not above 0: build the dataset again")
         self._labels = response_labels(data, split) if loss_type == "lipo" else None
         self._anew = temperature is not None or normalize is not None
         recipe = data.manifest.recipe
-        self._modes = (normalize or recipe.normalize, recipe.scale)
+        self._modes = (cast(Normalize, normalize or recipe.normalize), recipe.scale)
         self._temperatures = view_temperatures(temperature or data.manifest.temperature, data.views)
         if self._anew and self._modes[0] == "sinkhorn" and find_spec("numba") is None:
             raise MissingExtra("normalize 'sinkhorn' needs numba: pip install 'rpo-data[build]'")

@@ -150,6 +150,15 @@ def test_cells_know_their_importance_and_whether_they_cross_prompts(make, groups
     assert group.labels == ()
 
 
+@pytest.mark.parametrize("weight", [None, 0.0, -1.0])
+def test_a_weight_that_is_not_above_zero_is_refused(make, groups_of, weight):
+    rows = make.echo_pairs(2, seed=3)
+    rows[1]["weight"] = weight
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    with pytest.raises(TrainingError, match="split 'train' has a row whose weight is not above 0"):
+        groups_of(data)
+
+
 def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     plain, joint = groups_of(echo), groups_of(echo, loss_type="joint")
     assert plain.scored is plain.pairs.sequences

@@ -109,6 +109,28 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_order_of_groups_and_padding_change_nothing(tiny_models, uneven, config, loss_type):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["llama"])
+    args = config(loss_type=loss_type)
+    policy = perturbed(tiny_models["llama"], size=0.1)
+    trainer = RPOTrainer(policy, args, uneven, processing_class=tokenizer, ref_model=str(tiny_models["llama"]))
+    groups = list(trainer.train_dataset)
+    first, turned = (
+        trainer.data_collator([groups[number] for number in order]) for order in ((0, 1, 2, 3), (2, 0, 3, 1))
+    )
+    for name, value in (("input_ids", 5), ("attention_mask", 0), ("completion_mask", False)):
+        turned[name] = torch.nn.functional.pad(turned[name], (0, 7), value=value)
+    assert first["cell_win"].tolist() != turned["cell_win"].tolist()
+    losses = [trainer.compute_loss(policy, batch) for batch in (first, turned)]
+    gradients = [
+        torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(policy.parameters()))]) for loss in losses
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-5 * gradients[0].abs().max())
+    assert gradients[0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_accumulation_normalises_over_the_window(tiny_models, uneven, config, loss_type):
     def step(batch_size: int) -> tuple[torch.Tensor, float]:
         args = config(
