@@ -22,9 +22,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy.optimize import brentq
-
-from rpo_data.sinkhorn import column_offsets, scalable
 
 Normalize = Literal["row", "sinkhorn", "none"]
 Scale = Literal["row1", "mean1"]
@@ -114,6 +111,8 @@ def _weights(
         return np.exp(logits) if scale == "row1" else cells[:, None, None] * _softmax(logits, axis=(1, 2))
     factor = cells_of_row.astype(np.float64)
     if normalize == "sinkhorn":
+        from rpo_data.sinkhorn import column_offsets, scalable  # numba: a training node need not have it
+
         able = scalable(mask)
         logits += column_offsets(logits, able)[:, None, :]
         mean_cells = cells / np.maximum(np.count_nonzero(cells_of_row, axis=1), 1)
@@ -188,6 +187,8 @@ def calibrate_temperature(mined: Sequence[Stack], random: Sequence[Stack], norma
         The temperature has six significant digits. It is 0.5 where the mined groups meet the target there, and 0.001 or
         1000, with a warning, where no temperature between meets it.
     """
+    from scipy.optimize import brentq  # a training node need not have it
+
     mined, random = _sample(mined), _sample(random)
     groups = sum(len(similarity) for similarity, _ in mined)
     target = mean_effective_contrasts(random, PAPER_TEMPERATURE)

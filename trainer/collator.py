@@ -25,6 +25,10 @@ class Group:
     wins, losses  (C,) numbers of the completions that each cell sets against each other
     weights       (C,) what the loss multiplies the cell's logit with
     own           (C,) whether win and loss are chosen and rejected of one pair, or, of responses, answer one prompt
+    cross         (C,) whether they answer different prompts
+    importance    (C,) how much the cell counts in the mean, see `loss`
+    contrasts     effective contrasts of each win with a cell
+    labels        (C, 2) of win and loss, in [0, 1]; empty but for `lipo`
     """
 
     completions: dict[int, Completion]
@@ -32,6 +36,10 @@ class Group:
     losses: Sequence[int]
     weights: Sequence[float]
     own: Sequence[bool]
+    cross: Sequence[bool]
+    importance: Sequence[float]
+    contrasts: Sequence[float]
+    labels: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,22 @@ class GroupCollator:
 
     Returns tensors by name, for S distinct sequences of at most L tokens, C cells and G groups:
         input_ids (S, L) int64, attention_mask (S, L) int64, completion_mask (S, L) bool, ref_logps (S,) float32,
-        cell_win, cell_loss (C,) int64: row numbers of input_ids; cell_weight (C,) float32; cell_own (C,) bool,
-        group_cells (G,) int64: how many cells each group has (0: all masked); cells stand group by group.
+        response_tokens (S,) int64,
+        cell_win, cell_loss (C,) int64: row numbers of input_ids; cell_own, cell_cross (C,) bool,
+        cell_weight, cell_importance (C,) float32; cell_labels (C, 2) float32, (0, 2) where the groups have none,
+        group_cells (G,) int64: how many cells each group has (0: all masked); cells stand group by group,
+        group_contrasts (G, 2) float32: summed effective contrasts of its wins, and their number.
 
-    >>> first = Group({7: Completion([1, 2, 3], 2, -1.5), 8: Completion([1, 2, 4, 5], 2, -2.5)}, [7], [8], [1.0], [True])
+    The log-prob of a sequence is that of its completion, which `completion_mask` marks; with `joint` that of all of it.
+
+    >>> first = Group(
+    ...     {7: Completion([1, 2, 3], 2, -1.5), 8: Completion([1, 2, 4, 5], 2, -2.5)},
+    ...     wins=[7], losses=[8], weights=[1.0], own=[True], cross=[False], importance=[1.0], contrasts=[1.0],
+    ... )
     >>> second = Group(
     ...     {7: Completion([1, 2, 3], 2, -1.5), 9: Completion([6, 3], 1, -0.5), 4: Completion([6, 5, 5], 1, -3.0)},
-    ...     wins=[9, 7], losses=[4, 4], weights=[0.75, 0.25], own=[True, False],
+    ...     wins=[9, 7], losses=[4, 4], weights=[0.75, 0.25], own=[True, False], cross=[False, True],
+    ...     importance=[2.0, 0.5], contrasts=[1.0, 1.5],
     ... )
     >>> for name, tensor in GroupCollator(pad_token_id=0)([first, second]).items():
     ...     print(name, tensor.int().tolist() if name == "completion_mask" else tensor.tolist())
@@ -54,28 +71,44 @@ class GroupCollator:
     attention_mask [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
     completion_mask [[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]
     ref_logps [-1.5, -2.5, -0.5, -3.0]
+    response_tokens [1, 2, 1, 2]
     cell_win [0, 2, 0]
     cell_loss [1, 3, 3]
     cell_weight [1.0, 0.75, 0.25]
     cell_own [True, True, False]
+    cell_cross [False, False, True]
+    cell_importance [1.0, 2.0, 0.5]
+    cell_labels []
     group_cells [1, 2]
+    group_contrasts [[1.0, 1.0], [2.5, 2.0]]
     """
 
     pad_token_id: int
+    joint: bool = False
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Tensor]:
         """Collate at least one group."""
         completions = {number: item for group in groups for number, item in group.completions.items()}
         place = {number: row for row, number in enumerate(completions)}
         items = list(completions.values())
-        padded = pad_sequences([i.tokens for i in items], [i.prompt_length for i in items], self.pad_token_id)
+        borders = [0 if self.joint else item.prompt_length for item in items]
+        padded = pad_sequences([item.tokens for item in items], borders, self.pad_token_id)
         return padded | {
             "ref_logps": torch.tensor([item.ref_logp for item in items], dtype=torch.float32),
+            "response_tokens": torch.tensor([len(item.tokens) - item.prompt_length for item in items]),
             "cell_win": torch.tensor([place[n] for group in groups for n in group.wins], dtype=torch.int64),
             "cell_loss": torch.tensor([place[n] for group in groups for n in group.losses], dtype=torch.int64),
             "cell_weight": torch.tensor([w for group in groups for w in group.weights], dtype=torch.float32),
             "cell_own": torch.tensor([own for group in groups for own in group.own], dtype=torch.bool),
+            "cell_cross": torch.tensor([cross for group in groups for cross in group.cross], dtype=torch.bool),
+            "cell_importance": torch.tensor([i for group in groups for i in group.importance], dtype=torch.float32),
+            "cell_labels": torch.tensor([two for group in groups for two in group.labels], dtype=torch.float32).reshape(
+                -1, 2
+            ),
             "group_cells": torch.tensor([len(group.wins) for group in groups], dtype=torch.int64),
+            "group_contrasts": torch.tensor(
+                [[sum(group.contrasts), len(group.contrasts)] for group in groups], dtype=torch.float32
+            ),
         }
 
 

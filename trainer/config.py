@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import get_args
 
 from transformers import TrainingArguments
 
 from rpo_data.errors import TrainingError
 from rpo_data.trainer.loss import LOSS_TYPES
+from rpo_data.weights import Normalize
 
 _SHUFFLES = ("random", "sequential")
 
@@ -27,6 +29,12 @@ class RPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Must stay off: it shows NaN as 0."})
     beta: float = field(default=0.1, metadata={"help": "How strongly the policy is held to the reference."})
     loss_type: str = field(default="rpo", metadata={"help": f"One of {', '.join(LOSS_TYPES)}."})
+    temperature: float | None = field(
+        default=None, metadata={"help": "Weigh the cells anew at this temperature [as the dataset was built]."}
+    )
+    normalize: str | None = field(
+        default=None, metadata={"help": "Weigh them anew by row, sinkhorn or none [as the dataset was built]."}
+    )
     diagonal_alpha: float = field(default=0.8, metadata={"help": "Share of the pairs' own cells under 'diagonal'."})
     max_length: int | None = field(default=1024, metadata={"help": "Longest sequence in tokens; none: no limit."})
     disable_dropout: bool = field(default=True, metadata={"help": "Train without dropout, as the reference is scored."})
@@ -49,6 +57,12 @@ class RPOConfig(TrainingArguments):
             )
         if not 0 < self.beta < float("inf"):
             raise TrainingError(f"beta {self.beta} cannot work: it must be greater than 0 and finite (paper: 0.1)")
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise TrainingError(f"temperature {self.temperature} cannot work: it must be greater than 0 and finite")
+        if self.normalize not in (None, *get_args(Normalize)):
+            raise TrainingError(
+                f"normalize '{self.normalize}' is not known: it is one of {', '.join(get_args(Normalize))}"
+            )
         if not 0 <= self.diagonal_alpha <= 1:
             raise TrainingError(
                 f"diagonal_alpha {self.diagonal_alpha} cannot work: it is a share, between 0 and 1 (paper: 0.8)"

@@ -1,9 +1,13 @@
 """Metrics as in TRL, kept as sums, so that means over batches, accumulation steps and ranks are exact.
 
-Rewards are beta * (log pi - log pi_ref) of the true pairs (own cells that are not masked). One deliberate difference: a
-tie of rewards counts one half in `rewards/accuracies`, so that a policy equal to its reference shows 0.5 (chance) and
-not 0. Two log-ratios tie when they differ by less than a millionth of the log-probs they were taken from, which is
-what float32 and the batch a sequence stands in can change.
+Rewards are beta * (log pi - log pi_ref), summed over tokens whatever the loss. PAIR_METRICS are means over the true pairs
+(own cells that are not masked), each counted once whatever its weight. `rewards/cross_prompt_accuracies` is the share of
+cells between different prompts in which the win's reward is higher, and `effective_contrasts` the mean over wins of
+exp(entropy of the win's weights): how many losses a win really meets (under `rpo`; no other loss looks at the weights).
+
+One deliberate difference: a tie of rewards counts one half in the accuracies, so that a policy equal to its reference shows
+0.5 (chance) and not 0. Two log-ratios tie when they differ by less than a millionth of the log-probs they were taken from,
+which is what float32 and the batch a sequence stands in can change.
 """
 
 import torch
@@ -19,48 +23,53 @@ PAIR_METRICS = (
     "logps/chosen",
     "logps/rejected",
 )
-TOTALS = ("own losses", "other losses", "own cells", "other cells", *PAIR_METRICS)
-"""Columns of what `group_totals` gives."""
+_MEANS = {
+    **dict.fromkeys(PAIR_METRICS, "pairs"),
+    "rewards/cross_prompt_accuracies": "cross cells",
+    "effective_contrasts": "wins",
+}
+"""What each metric is a mean over."""
+TOTALS = ("own losses", "other losses", "own cells", "other cells", *_MEANS, "pairs", "cross cells", "wins")
+"""Columns of what `group_totals` gives; the first four are weighted by the cells' importance."""
 
 _TIE = 1e-6
 
 
-def group_totals(losses: Tensor, own: Tensor, group_cells: Tensor, pair_values: Tensor) -> Tensor:
-    """Sums over the cells and pairs of each group.
+def group_totals(losses: Tensor, logps: Tensor, batch: dict[str, Tensor], beta: float) -> Tensor:
+    """Sums over the cells, pairs and wins of each group of a batch (see `GroupCollator`).
 
     Args:
         losses: loss of each cell, (C,).
-        own: bool, (C,).
-        group_cells: cells of each group, (G,); the cells stand group by group.
-        pair_values: PAIR_METRICS of each own cell, in order, (P, 6).
+        logps: log-probs of the policy, (S,).
+        batch: the batch.
+        beta: as in the loss.
 
     Returns:
-        (G, 10), float32, columns as in TOTALS. Sums of such rows may be added.
+        (G, 15), float32, columns as in TOTALS. Sums of such rows may be added.
     """
-    group = torch.repeat_interleave(torch.arange(len(group_cells), device=own.device), group_cells)
-    is_own = own.float()
-    by_cell = torch.stack([losses * is_own, losses * (1 - is_own), is_own, 1 - is_own], dim=1)
-    totals = torch.zeros(len(group_cells), len(TOTALS), device=own.device)
-    totals[:, :4].index_add_(0, group, by_cell)
-    totals[:, 4:].index_add_(0, group[own], pair_values)
-    return totals
-
-
-def pair_values(win_logps: Tensor, loss_logps: Tensor, win_ref: Tensor, loss_ref: Tensor, beta: float) -> Tensor:
-    """PAIR_METRICS of each pair, (P, 6), from four tensors of shape (P,): log-probs of policy and reference."""
-    chosen, rejected = win_logps - win_ref, loss_logps - loss_ref
+    win, loss, own, importance = (batch[f"cell_{name}"] for name in ("win", "loss", "own", "importance"))
+    cells, contrasts = batch["group_cells"], batch["group_contrasts"]
+    is_own, is_cross = own.float(), batch["cell_cross"].float()
+    ratios = logps - batch["ref_logps"]
+    chosen, rejected = ratios[win], ratios[loss]
     margin = chosen - rejected
-    tie = margin.abs() <= _TIE * (win_logps.abs() + loss_logps.abs())
+    tie = margin.abs() <= _TIE * (logps[win].abs() + logps[loss].abs())
     accuracy = torch.where(tie, 0.5, (margin > 0).float())
-    return torch.stack([beta * chosen, beta * rejected, beta * margin, accuracy, win_logps, loss_logps], dim=1)
+    of_pairs = torch.stack([beta * chosen, beta * rejected, beta * margin, accuracy, logps[win], logps[loss]])
+    of_own, of_other = importance * is_own, importance * (1 - is_own)
+    weighted = torch.stack([losses * of_own, losses * of_other, of_own, of_other])
+    by_cell = torch.cat([weighted, is_own * of_pairs, torch.stack([is_cross * accuracy, is_own, is_cross])])
+    group = torch.repeat_interleave(torch.arange(len(cells), device=own.device), cells)
+    sums = torch.zeros(len(cells), len(by_cell), device=own.device).index_add_(0, group, by_cell.T)
+    return torch.cat([sums[:, :11], contrasts[:, :1], sums[:, 11:], contrasts[:, 1:]], dim=1)
 
 
 def mean_loss(totals: Tensor, loss_type: str, diagonal_alpha: float) -> float:
-    """The loss over everything that was summed into `totals`, shape (10,); 0 where no cell counts."""
+    """The loss over everything that was summed into `totals`, shape (15,); 0 where no cell counts."""
     return float((totals[:2] * cell_scales(totals[2:4], loss_type, diagonal_alpha)).sum())
 
 
 def mean_metrics(totals: Tensor) -> dict[str, float]:
-    """PAIR_METRICS by name over everything that was summed into `totals`, shape (10,); none where no pair counts."""
-    pairs = float(totals[2])
-    return {name: float(total) / pairs for name, total in zip(PAIR_METRICS, totals[4:], strict=True)} if pairs else {}
+    """The metrics by name over everything that was summed into `totals`, shape (15,), but for means over nothing."""
+    sums = dict(zip(TOTALS, totals.tolist(), strict=True))
+    return {name: sums[name] / sums[over] for name, over in _MEANS.items() if sums[over]}

@@ -147,7 +147,7 @@ def _tokenize(
         pair = cut_pair(pair_tokens(row, tokenizer), max_length, tokenizer.bos_token_id, counts)
         for completion, column in ((pair.chosen, wins), (pair.rejected, losses)):
             tokens = np.asarray(pair.prompt + completion, dtype=np.int32)
-            key = xxhash.xxh3_128_digest(len(pair.prompt).to_bytes(8, "little") + tokens.tobytes())
+            key = sequence_key(tokens, len(pair.prompt))
             column.append(numbers.setdefault(key, len(numbers)))
             if len(flat) < len(numbers):
                 flat.append(tokens)
@@ -158,6 +158,17 @@ def _tokenize(
     tokens = np.concatenate(flat) if flat else np.empty(0, dtype=np.int32)
     sequences = TokenSequences(tokens, offsets, np.asarray(prompt_lengths, dtype=np.int64), list(numbers))
     return TokenizedPairs(sequences, np.asarray(wins, dtype=np.int64), np.asarray(losses, dtype=np.int64), counts)
+
+
+def sequence_key(tokens: np.ndarray, prompt_length: int) -> bytes:
+    """xxh3-128 of prompt length and tokens (int32), 16 bytes."""
+    return xxhash.xxh3_128_digest(prompt_length.to_bytes(8, "little") + tokens.tobytes())
+
+
+def joint_sequences(sequences: TokenSequences) -> TokenSequences:
+    """The same sequences without a border: all of their tokens count, and they are other ones to the reference store."""
+    keys = [sequence_key(sequences[number], 0) for number in range(len(sequences))]
+    return replace(sequences, prompt_lengths=np.zeros_like(sequences.prompt_lengths), keys=keys)
 
 
 def _warn(counts: TokenCounts, max_length: int | None) -> None:

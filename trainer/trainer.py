@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
-from rpo_data.trainer.data import GroupDataset
+from rpo_data.trainer.data import GroupDataset, check_loss
 from rpo_data.trainer.logprobs import sequence_logprobs
-from rpo_data.trainer.loss import cell_counts, cell_losses, cell_scales
-from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics, pair_values
+from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
+from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
 from rpo_data.trainer.reference import open_store, reference_logprobs
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
@@ -86,6 +87,9 @@ class RPOTrainer(Trainer):
         progress: Progress | None = None,
     ) -> None:
         args = args or RPOConfig()
+        for data in (train_dataset, eval_dataset):
+            if data is not None:
+                check_loss(data, args.loss_type)
         name = str(model) if isinstance(model, (str, Path)) else model.config._name_or_path
         model = load_model(model) if isinstance(model, (str, Path)) else model
         tokenizer = processing_class or load_tokenizer(name)
@@ -99,7 +103,7 @@ class RPOTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(padding_token(tokenizer)),
+            data_collator=GroupCollator(padding_token(tokenizer), args.loss_type == "joint"),
             train_dataset=train,
             eval_dataset=test,
             processing_class=tokenizer,
@@ -116,14 +120,14 @@ class RPOTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """The batches of one optimiser step, and the own and other cells of all of them on all ranks, shape (2,)."""
+        """The batches of one optimiser step, and their own and other cells (`cell_counts`) on all ranks, shape (2,)."""
         if self.state.global_step >= self.state.max_steps:
             return [], None  # resumed at its very end, stock transformers would take one step too many
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        counts = torch.stack([cell_counts(batch["cell_own"]) for batch in batches]).sum(dim=0).to(device)
-        return batches, self.accelerator.reduce(counts, "sum")
+        counts = [cell_counts(batch["cell_own"], batch["cell_importance"]) for batch in batches]
+        return batches, self.accelerator.reduce(torch.stack(counts).sum(dim=0).to(device), "sum")
 
     def compute_loss(
         self,
@@ -141,10 +145,9 @@ class RPOTrainer(Trainer):
         if model.training and not alone and self.accelerator.distributed_type in _SHARE_BY_DDP:
             _check_gradients_are_shared(model)
         logps, losses, totals = self._score(model, inputs)
-        own = inputs["cell_own"]
-        counts = cell_counts(own) if num_items_in_batch is None else num_items_in_batch
-        own_scale, other_scale = cell_scales(counts, self.args.loss_type, self.args.diagonal_alpha)
-        loss = (losses * torch.where(own, own_scale, other_scale)).sum()
+        own, importance = inputs["cell_own"], inputs["cell_importance"]
+        counts = cell_counts(own, importance) if num_items_in_batch is None else num_items_in_batch
+        loss = mean_of_cells(losses, own, importance, counts, self.args.loss_type, self.args.diagonal_alpha)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients over ranks, this mean sums them
         if model.training:
@@ -193,14 +196,10 @@ class RPOTrainer(Trainer):
         super().log(logs, start_time)
 
     def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 10), detached."""
+        """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""
         logps = sequence_logprobs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
-        win, loss, own, reference = (inputs[k] for k in ("cell_win", "cell_loss", "cell_own", "ref_logps"))
-        ratios = logps - reference
-        losses = cell_losses(ratios[win], ratios[loss], inputs["cell_weight"], self.args.beta, self.args.loss_type)
-        fixed, win, loss = logps.detach(), win[own], loss[own]
-        pairs = pair_values(fixed[win], fixed[loss], reference[win], reference[loss], self.args.beta)
-        return logps, losses, group_totals(losses.detach(), own, inputs["group_cells"], pairs)
+        losses = batch_losses(logps, inputs, self.args.beta, self.args.loss_type)
+        return logps, losses, group_totals(losses.detach(), logps.detach(), inputs, self.args.beta)
 
     def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
         home = reference.device
@@ -213,7 +212,7 @@ class RPOTrainer(Trainer):
                 continue
             groups.ref_logps, computed = reference_logprobs(
                 reference,
-                groups.pairs,
+                replace(groups.pairs, sequences=groups.scored),
                 store,
                 self.accelerator,
                 batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
@@ -242,14 +241,12 @@ def _group_dataset(
         raise TrainingError(
             f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
         )
-    if not data.paired and args.loss_type in ("dpo", "diagonal"):
-        raise TrainingError(
-            f"loss_type '{args.loss_type}' needs pairs, and the dataset was built in {data.manifest.mode} mode: use rpo or "
-            "uniform"
-        )
     names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
     rows, tokenize = data.rows[split].select_columns(names), tokenize_pairs if data.paired else tokenize_responses
-    return GroupDataset(data, split, tokenize(rows, tokenizer, args.max_length, total=len(rows), progress=progress))
+    pairs = tokenize(rows, tokenizer, args.max_length, total=len(rows), progress=progress)
+    return GroupDataset(
+        data, split, pairs, loss_type=args.loss_type, temperature=args.temperature, normalize=args.normalize
+    )
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:

@@ -21,13 +21,33 @@ def test_unequal_sides_and_fully_masked_groups_collate():
         losses=[3, 3, 3],
         weights=[0.5, 0.25, 1.0],
         own=[False, False, False],
+        cross=[True, True, False],
+        importance=[1.0, 0.5, 2.0],
+        contrasts=[1.0, 1.0, 1.0],
+        labels=[(1, 0), (0.5, 0), (1, 0.25)],
     )
-    masked = collator.Group({4: item([7, 8], 1, -1.0)}, [], [], [], [])
+    masked = collator.Group({4: item([7, 8], 1, -1.0)}, [], [], [], [], [], [], [])
     batch = collator.GroupCollator(0)([masked, three_against_one, masked])
     assert batch["input_ids"].shape == (5, 3)
     assert batch["cell_win"].tolist() == [1, 2, 3]
     assert batch["cell_loss"].tolist() == [4, 4, 4]
     assert batch["group_cells"].tolist() == [0, 3, 0]
+    assert batch["cell_cross"].tolist() == [True, True, False]
+    assert batch["cell_importance"].tolist() == [1.0, 0.5, 2.0]
+    assert batch["cell_labels"].tolist() == [[1.0, 0.0], [0.5, 0.0], [1.0, 0.25]]
+    assert batch["group_contrasts"].tolist() == [[0.0, 0.0], [3.0, 3.0], [0.0, 0.0]]
     only_masked = collator.GroupCollator(0)([masked])
     assert only_masked["cell_win"].dtype == torch.int64
     assert len(only_masked["input_ids"]) == 1
+    assert [only_masked[name].dtype for name in ("cell_importance", "cell_labels", "group_contrasts")] == [
+        torch.float32
+    ] * 3
+
+
+def test_prompt_tokens_count_under_joint_and_the_prompt_length_stays():
+    item = collator.Completion([1, 2, 3], 2, -1.5)
+    group = collator.Group({0: item}, [], [], [], [], [], [], [])
+    batch, joint = collator.GroupCollator(0)([group]), collator.GroupCollator(0, joint=True)([group])
+    assert batch["completion_mask"].tolist() == [[False, False, True]]
+    assert joint["completion_mask"].tolist() == [[True, True, True]]  # the first has no context and counts nowhere
+    assert batch["response_tokens"].tolist() == joint["response_tokens"].tolist() == [1]

@@ -23,7 +23,7 @@ def run(code: str) -> str:
 
 
 def test_works_without_the_packages_that_build_a_dataset():
-    code = f"HIDDEN = ('faiss', 'polars', 'pandera', 'sentence_transformers')\n{HIDE}"
+    code = f"HIDDEN = ('faiss', 'polars', 'pandera', 'sentence_transformers', 'numba', 'scipy')\n{HIDE}"
     code += "from importlib.util import find_spec\nassert all(find_spec(name) is None for name in HIDDEN)\n"
     code += "from rpo_data.trainer import RPOConfig, RPOTrainer, rpo_loss\nimport rpo_data.pipelines.train\n"
     assert run(code + "print(RPOTrainer.__name__)") == "RPOTrainer"
@@ -31,7 +31,7 @@ def test_works_without_the_packages_that_build_a_dataset():
 
 def test_loads_none_of_them_where_they_are_installed():
     code = "import sys\nfrom rpo_data.trainer import RPOConfig, RPOTrainer, rpo_loss\n"
-    code += "print([n for n in ('faiss', 'polars', 'pandera', 'sentence_transformers') if n in sys.modules])"
+    code += "print([n for n in ('faiss', 'polars', 'pandera', 'sentence_transformers', 'numba') if n in sys.modules])"
     assert run(code) == "[]"
 
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 @pytest.fixture
 def folder(make, tiny_models, tmp_path):
     """Dataset, reference and a policy away from it, on disk. Five test groups: the last batch of two ranks is filled up."""
-    rows = make.echo_pairs(12, seed=5)
     draw = np.random.default_rng(0)
+    more = ("score_chosen", "score_rejected", "weight")
+    rows = [row | dict(zip(more, draw.uniform(0.5, 2, 3).tolist(), strict=True)) for row in make.echo_pairs(12, seed=5)]
     members, masks = [[0, 1, 2, 3], [4, 5], [6, 7, 8], [9, 10, 11]], [np.ones((4, 4)), np.eye(2), np.ones((3, 3))]
     masks.append(np.array([[1.0, 0, 0], [0, 0, 0], [1, 0, 0]]))
     groups = [
@@ -58,7 +59,7 @@ def test_two_processes_equal_one(folder):
     one, two = results
     assert (one["processes"], two["processes"]) == (1, 2)
     assert (one["files"], two["files"]) == (1, 1)  # only the main process wrote, and only once
-    for loss_type in ("rpo", "diagonal"):
+    for loss_type in ("rpo", "diagonal", "lipo"):
         alone, shared = one["losses"][loss_type], two["losses"][loss_type]
         assert shared["reference"] == pytest.approx(alone["reference"], abs=1e-4)
         for part in ("before", "log"):

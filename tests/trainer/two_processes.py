@@ -43,7 +43,7 @@ def new_trainer(loss_type: str) -> RPOTrainer:
 
 
 results = {}
-for loss_type in ("rpo", "diagonal"):
+for loss_type in ("rpo", "diagonal", "lipo"):
     trainer = new_trainer(loss_type)
     trainer.train()
     results[loss_type] = {
