@@ -52,12 +52,15 @@ def tiny(config_class, dtype=torch.float32, **more):
     return model
 
 
-def sequences_of(trees, vocabulary=50):
-    """Sequences and prompt lengths of trees, given as (prompt length, completion lengths); wins first, losses after."""
+def sequences_of(trees, vocabulary=47):
+    """Sequences and prompt lengths of trees, given as (prompt length, completion lengths); first completions come first.
+
+    Tokens begin at 3: the embedding of padding is 0, which a norm blows up.
+    """
     draw = np.random.default_rng(0)
-    prompts = [draw.integers(0, vocabulary, length) for length, _ in trees]
+    prompts = [draw.integers(3, 3 + vocabulary, length) for length, _ in trees]
     by_side = [
-        (np.concatenate([prompt, draw.integers(0, vocabulary, lengths[side])]), len(prompt))
+        (np.concatenate([prompt, draw.integers(3, 3 + vocabulary, lengths[side])]), len(prompt))
         for side in range(max(len(lengths) for _, lengths in trees))
         for prompt, (_, lengths) in zip(prompts, trees, strict=True)
         if side < len(lengths)
@@ -85,7 +88,9 @@ NO_TOKEN = [(5, [0, 4]), (9, [0, 0]), (1, [3, 0])]
 @pytest.mark.parametrize("count_prompts", [False, True])
 @pytest.mark.parametrize("trees", [PAIRS, MANY, ONE_TOKEN, NO_TOKEN], ids=["pairs", "many", "one token", "no token"])
 @pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config])
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
 def test_shared_equals_one_by_one(config_class, dtype, close, trees, count_prompts):
     model = tiny(config_class, dtype)
     sequences, prompt_lengths = sequences_of(trees)
@@ -214,3 +219,115 @@ def test_a_model_that_is_wrong_on_the_first_group_falls_back(caplog):
     assert not sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
     assert model.training
     assert "log-probs of the first group come out otherwise, by up to" in caplog.text
+
+
+@pytest.fixture
+def many(make):
+    """Four groups of 4 pairs, of responses as long as they come; the last is wholly masked."""
+    rows = [
+        make.pair_row(n, f"{'apple bread ' * (n % 5)}{n // 2}?", "yes " * (1 + n % 3), "no " * (1 + n % 4))
+        for n in range(16)
+    ]
+    draw = np.random.default_rng(0)
+    weights = [draw.uniform(0.1, 1, (4, 4)) * (draw.uniform(size=(4, 4)) < 0.7) for _ in range(3)] + [np.zeros((4, 4))]
+    groups = [
+        make.group_row("train", 0, n, range(4 * n, 4 * n + 4), range(4 * n, 4 * n + 4), weight)
+        for n, weight in enumerate(weights)
+    ]
+    tests = [row | {"group_id": row["group_id"].replace("train", "test")} for row in groups]
+    return make.dataset({"train": rows, "test": rows}, {"train": groups, "test": tests})
+
+
+def one_step(model_folder, data, args, dropout=0.0):
+    """Parameters after a step of plain gradient descent, what the log says, and the how often the model was called."""
+    policy = AutoModelForCausalLM.from_pretrained(model_folder, attention_dropout=dropout)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    trainer = RPOTrainer(
+        policy,
+        args,
+        data,
+        data,
+        processing_class=AutoTokenizer.from_pretrained(model_folder),
+        ref_model=str(model_folder),
+    )
+    rows = []
+    trainer.model.model.register_forward_hook(lambda module, inputs, output: rows.append(len(output[0])))
+    before = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    trainer.train()
+    after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    passes = len(rows)
+    return after - before, trainer.state.log_history[0], passes, trainer.evaluate()
+
+
+STEP = {
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 1.0,
+    "max_grad_norm": 0.0,
+    "train_sampling_strategy": "sequential",
+    "lr_scheduler_type": "constant",
+}
+
+
+@pytest.mark.parametrize("loss_type", ["rpo", "diagonal"])
+def test_sharing_and_pieces_give_the_same_step(tiny_models, many, config, loss_type):
+    """Once as a whole and padded; then shared, in pieces of 3, and over 4 accumulation steps, in any company."""
+    folder = tiny_models["llama"]
+    whole = {"per_device_train_batch_size": 4, "share_prompts": False}
+    plain, log, passes, evaluated = one_step(folder, many, config(loss_type=loss_type, **STEP, **whole))
+    assert passes == 1
+    assert plain.abs().max() > 1e-4
+    shared = whole | {"share_prompts": True}
+    counts = []
+    for way in (
+        shared,
+        shared | {"micro_batch_size": 3},
+        whole | {"micro_batch_size": 3},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "micro_batch_size": 2},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "micro_batch_size": 1000},
+    ):
+        moved, again, passes, also = one_step(folder, many, config(loss_type=loss_type, **STEP, **way))
+        counts.append(passes)
+        assert (moved - plain).abs().max() < 1e-6
+        for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen"):
+            assert again[name] == pytest.approx(log[name], abs=1e-5), name
+            assert also[f"eval_{name}"] == pytest.approx(evaluated[f"eval_{name}"], abs=1e-5), name
+    assert counts == [1, 2 * math.ceil(32 / 3), 2 * math.ceil(32 / 3), 4 * 2 * 4, 2]
+
+
+def test_pieces_under_autocast_give_the_step_of_the_whole(tiny_models, many, config):
+    """Autocast keeps weights it cast in a pass without gradients: a second pass in the same context would learn nothing."""
+    steps = []
+    for size in (None, 4):
+        args = config(bf16=True, per_device_train_batch_size=4, micro_batch_size=size, **STEP)
+        steps.append(one_step(tiny_models["llama"], many, args)[0])
+    whole, pieces = steps
+    assert (pieces != 0).float().mean() > 0.9 * (whole != 0).float().mean()
+    assert torch.nn.functional.cosine_similarity(whole, pieces, dim=0) > 0.99
+
+
+def test_both_passes_draw_the_same_dropout(tiny_models, many, config):
+    """With one drawing for both passes the log-probs are the same, so the reported loss belongs to the step."""
+    policy = AutoModelForCausalLM.from_pretrained(tiny_models["llama"], attention_dropout=0.5)
+    args = config(micro_batch_size=3, disable_dropout=False, **STEP)
+    trainer = RPOTrainer(policy, args, many)
+    drawn = []
+    trainer.model.lm_head.register_forward_hook(lambda module, inputs, logits: drawn.append(logits.detach()))
+    batch = next(iter(trainer.get_train_dataloader()))
+    pieces = len(batch["pieces"])
+    trainer.training_step(trainer.model, batch)
+    assert pieces > 1
+    assert len(drawn) == 2 * pieces
+    for first, second in zip(drawn[:pieces], drawn[pieces:], strict=True):
+        assert torch.equal(first, second)
+    drawn.clear()
+    trainer.training_step(trainer.model, batch)
+    assert not torch.equal(drawn[0], first)  # else dropout would be off
+
+
+def test_settings_that_cannot_work_are_refused(config):
+    with pytest.raises(TrainingError, match="micro_batch_size 0 cannot work: it must be at least 1"):
+        config(micro_batch_size=0)
