@@ -47,7 +47,7 @@ def test_unequal_sides_and_fully_masked_groups_collate():
 def test_prompt_tokens_count_under_joint_and_the_prompt_length_stays():
     item = collator.Completion([1, 2, 3], 2, -1.5)
     group = collator.Group({0: item}, [], [], [], [], [], [], [])
-    batch, joint = collator.GroupCollator(0)([group]), collator.GroupCollator(0, joint=True)([group])
+    batch, joint = collator.GroupCollator(0)([group]), collator.GroupCollator(0, count_prompts=True)([group])
     assert batch["completion_mask"].tolist() == [[False, False, True]]
     assert joint["completion_mask"].tolist() == [[True, True, True]]  # the first has no context and counts nowhere
     assert batch["response_tokens"].tolist() == joint["response_tokens"].tolist() == [1]
