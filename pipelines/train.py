@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
-from rpo_data.pipelines.train_settings import lora_settings, make_config, make_lora, read_settings
+from rpo_data.pipelines.train_settings import lora_fields, make_config, make_lora, read_settings
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.tokenize import Progress, describe_counts
 
@@ -90,7 +90,7 @@ def train(
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
     checkpoint = last_checkpoint(out)
-    _claim(out, _identity(dataset, trainer) | {"lora": lora_settings(settings)}, checkpoint)
+    _claim(out, _identity(dataset, trainer) | {"lora": lora_fields(settings)}, checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
     args.eval_on_start = held_out is not None and checkpoint is None

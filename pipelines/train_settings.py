@@ -50,41 +50,49 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
 
 
 def make_lora(settings: Mapping[str, Any]) -> Any:
-    """peft.LoraConfig from the settings that begin with `lora_`, None where there is none: lora_r is its `r`.
+    """peft.LoraConfig from the settings that begin with `lora_`, None where there is none.
 
     All linear layers but the head get adapters where `lora_target_modules` names none.
+
+    Raises:
+        MissingExtra, TrainingError: as lora_fields; and the settings cannot work together.
+    """
+    values = lora_fields(settings)
+    if values is None:
+        return None
+    from peft import LoraConfig
+
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear"} | values)
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"these LoRA settings cannot work: {' '.join(str(error).split())[:300]}") from error
+
+
+def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Fields of peft.LoraConfig from the settings that begin with `lora_`, None where there is none: lora_r is its `r`.
 
     Raises:
         MissingExtra: peft is not installed.
         TrainingError: LoraConfig has no such field, or it does not take the value.
     """
-    given = lora_settings(settings)
-    if given is None:
+    given = {name: value for name, value in settings.items() if name.startswith(_LORA)}
+    if not given:
         return None
     if find_spec("peft") is None:
         raise MissingExtra("LoRA needs peft: pip install 'rpo-data[lora]'")
     from peft import LoraConfig
 
     hints = typing.get_type_hints(LoraConfig)
-    values: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": "all-linear"}
+    known = {_LORA + name.removeprefix(_LORA): name for name in hints}  # lora_alpha is `lora_alpha`, lora_r is `r`
+    values = {}
     for name, value in given.items():
-        known = {item.removeprefix(_LORA): item for item in hints}  # lora_alpha is `lora_alpha`, lora_r is `r`
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{_LORA}{near[0]}'?" if near else "see peft.LoraConfig for those there are"
-            raise TrainingError(f"'{_LORA}{name}' is no setting of LoRA: {hint}")
-        if isinstance(value, str) and "," in value:
-            value = value.split(",")
-        values[known[name]] = _cast(_LORA + name, value, hints[known[name]])
-    try:
-        return LoraConfig(**values)
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"these LoRA settings cannot work: {' '.join(str(error).split())[:300]}") from error
-
-
-def lora_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The settings of LoRA by name, without `lora_`; None where there is none."""
-    return {name.removeprefix(_LORA): value for name, value in settings.items() if name.startswith(_LORA)} or None
+            hint = f"did you mean '{near[0]}'?" if near else "see peft.LoraConfig for those there are"
+            raise TrainingError(f"'{name}' is no setting of LoRA: {hint}")
+        parts = value.split(",") if isinstance(value, str) and "," in value else value
+        values[known[name]] = _cast(name, parts, hints[known[name]])
+    return values
 
 
 def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any]:

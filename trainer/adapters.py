@@ -7,14 +7,13 @@ from transformers import PreTrainedModel, set_seed
 from rpo_data.errors import MissingExtra, TrainingError
 
 
-def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int, input_gradients: bool) -> PreTrainedModel:
+def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int) -> PreTrainedModel:
     """The model with fresh adapters, which alone are trained; their first values hang on nothing but the seed.
 
     Args:
         model: base model; it is changed in place.
         peft_config: a peft.LoraConfig, or another config whose adapters leave the base weights as they are.
         seed: of the adapters' first values.
-        input_gradients: gradients must reach the inputs, as activation checkpointing needs where the base is frozen.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -36,9 +35,6 @@ def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int, input_grad
         raise TrainingError(f"{peft_config.peft_type.value} adds tokens to the prompt: use adapters such as LoRA")
     set_seed(seed)
     try:
-        policy = get_peft_model(model, peft_config)
+        return get_peft_model(model, peft_config)
     except ValueError as error:
         raise TrainingError(f"these adapters do not fit the model: {' '.join(str(error).split())[:300]}") from error
-    if input_gradients:
-        policy.enable_input_require_grads()
-    return policy

@@ -102,7 +102,7 @@ class RPOTrainer(Trainer):
             if groups is not None:
                 _check_vocabulary(groups, model)
         if peft_config is not None:
-            model = add_adapters(model, peft_config, args.seed, input_gradients=args.gradient_checkpointing)
+            model = add_adapters(model, peft_config, args.seed)
         super().__init__(
             model=model,
             args=args,

@@ -79,10 +79,12 @@ def test_saved_adapters_load_with_peft_and_resume_goes_on(tiny_models, echo, con
     assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["r"] == 4
 
 
-def test_checkpointing_changes_nothing_with_adapters(tiny_models, echo, config):
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_changes_nothing_with_adapters(tiny_models, echo, config, reentrant):
     runs = []
     for on in (False, True):
-        args = config(max_steps=3, activation_checkpointing=on, seed=7)
+        kwargs = {"use_reentrant": reentrant} if on else None
+        args = config(max_steps=3, activation_checkpointing=on, activation_checkpointing_kwargs=kwargs, seed=7)
         trainer = RPOTrainer(tiny_models["llama"], args, echo, peft_config=lora())
         trainer.train()
         runs.append(trained(trainer.model))

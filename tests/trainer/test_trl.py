@@ -28,7 +28,8 @@ def arguments(tmp_path):
         defaults = {
             "output_dir": str(tmp_path / "trl"), "use_cpu": True, "bf16": False, "report_to": "none", "max_steps": 2,
             "logging_steps": 1, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "max_length": None,
-            "activation_checkpointing": False, "save_strategy": "no", "disable_tqdm": True, "eval_strategy": "steps", "eval_steps": 2,
+            "activation_checkpointing": False, "save_strategy": "no", "disable_tqdm": True, "eval_strategy": "steps",
+            "eval_steps": 2,
         }  # fmt: skip
         return trl.DPOConfig(**defaults | settings)
 
