@@ -65,9 +65,12 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
 
 
 def _dataset(trainer: "RPOTrainer") -> str:
-    digest = hashlib.sha256(trainer.manifest.to_json().encode()).hexdigest()
-    rows = ", ".join(f"{info.rows:,} {split}" for split, info in trainer.manifest.splits.items())
-    return f"sha256 of its manifest.json: `{digest}`\n\nRows: {rows} ({trainer.manifest.mode} mode)"
+    manifest = trainer.manifest
+    if manifest is None:
+        return "None was given."
+    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    rows = ", ".join(f"{info.rows:,} {split}" for split, info in manifest.splits.items())
+    return f"sha256 of its manifest.json: `{digest}`\n\nRows: {rows} ({manifest.mode} mode)"
 
 
 def _settings(trainer: "RPOTrainer") -> str:

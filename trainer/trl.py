@@ -12,8 +12,8 @@ TRL (1.16) ignores or refuses ready-made columns; two overrides make it read the
 with `DPOConfig(precompute_ref_log_probs=True, max_length=None, bf16=…)`, the number type being that of the scoring.
 """
 
+import copy
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -54,9 +54,10 @@ def to_trl(
     """
     rows = dataset.pairs.get(split)
     with tempfile.TemporaryDirectory() as folder:
-        args = replace(args or RPOConfig(), output_dir=folder, report_to="none")
-        sides = {"train_dataset" if split == "train" else "eval_dataset": dataset}
-        trainer = RPOTrainer(model, args, processing_class=processing_class, progress=progress, **sides)
+        settings = copy.copy(args or RPOConfig())
+        settings.output_dir, settings.report_to, settings.push_to_hub = folder, [], False
+        train, test = (dataset, None) if split == "train" else (None, dataset)
+        trainer = RPOTrainer(model, settings, train, test, processing_class, progress=progress)
     groups = trainer.train_dataset or trainer.eval_dataset
     sequences, chosen, rejected = groups.pairs.sequences, groups.pairs.chosen, groups.pairs.rejected
     whole = sequences.lengths > sequences.prompt_lengths
