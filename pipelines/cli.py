@@ -295,13 +295,19 @@ def train(
     model: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the trained model.")],
     config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Train with this loss too, into OUT/compare-LOSS, and show both: dpo.")
+    ] = None,
 ) -> None:
     """Train a model from the precomputed groups. Any RPOConfig field is an option; a checkpoint in --out is resumed.
+
+    Adapters are trained where an option begins with --lora-, such as --lora-r 16 (fields of peft.LoraConfig).
 
     Example: rpo-data train dataset --model M --out run --learning-rate 1e-6 --num-train-epochs 1
     """
     _need_extra("train", "accelerate", "torch", "transformers")
     from rpo_data.dataset import load
+    from rpo_data.pipelines import compare as comparison
     from rpo_data.pipelines.train import last_checkpoint, read_settings
     from rpo_data.pipelines.train import train as run
 
@@ -309,9 +315,13 @@ def train(
     data = load(dataset)
     with _Progress() as track:
         try:
-            run(data, model, out_dir, settings, say=_say, progress=track)
+            if compare:
+                comparison.compare(data, model, out_dir, settings, compare, say=_say, progress=track)
+            else:
+                run(data, model, out_dir, settings, say=_say, progress=track)
         except _Stopped:
-            kept = last_checkpoint(out_dir)
+            folders = [out_dir / f"compare-{compare}"] * bool(compare) + [out_dir]
+            kept = next(filter(None, map(last_checkpoint, folders)), None)
             what = f"the same command goes on from {kept}" if kept else "no checkpoint was saved yet (--save-steps)"
             log.print(f"stopped; {what}", markup=False)
             sys.exit(130)

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
-from rpo_data.pipelines.train_settings import make_config, read_settings
+from rpo_data.pipelines.train_settings import lora_fields, make_config, make_lora, read_settings
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.tokenize import Progress, describe_counts
 
@@ -60,7 +60,8 @@ def train(
         dataset: its train split is trained on; its test split, where there is one, is held out.
         model: folder or Hub id of a causal language model; also the reference.
         out: folder for checkpoints and the trained model.
-        settings: RPOConfig fields by name; texts are cast to the field's type.
+        settings: RPOConfig fields by name; texts are cast to the field's type. With `lora_` before it, a field of
+            peft.LoraConfig: then adapters are trained and saved, and the model itself stays as it is.
         say: is given one line at a time.
         progress: called with (stage, done, total) while tokenising and scoring the reference.
 
@@ -74,12 +75,14 @@ def train(
     """
     out = Path(out)
     _check_out(out)
-    args = make_config(settings, out)
+    args, lora = make_config(settings, out), make_lora(settings)
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
     with _one_sentence():
-        trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress)
+        trainer = RPOTrainer(
+            model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress, peft_config=lora
+        )
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         say = _silent
@@ -87,7 +90,7 @@ def train(
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
     checkpoint = last_checkpoint(out)
-    _claim(out, _identity(dataset, trainer), checkpoint)
+    _claim(out, _identity(dataset, trainer) | {"lora": lora_fields(settings)}, checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
     args.eval_on_start = held_out is not None and checkpoint is None
@@ -98,6 +101,7 @@ def train(
     after = trainer.evaluate() if held_out else None
     trainer.save_model()
     trainer.save_state()
+    trainer.create_model_card()
     history = trainer.state.log_history
     before = _before(history)
     if before and after:
@@ -151,6 +155,7 @@ def _described(logs: Mapping[str, float], prefix: str) -> str:
         "rewards/chosen": "rewards {:+.3f}",
         "rewards/rejected": "/ {:+.3f}",
         "rewards/accuracies": " accuracy {:.3f}",
+        "rewards/margins": " margin {:+.3f}",
     }
     return " ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
 

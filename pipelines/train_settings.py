@@ -5,12 +5,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rpo_data.errors import TrainingError
+from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.pipelines.recipes import read_yaml
 from rpo_data.trainer import RPOConfig
 
@@ -18,11 +19,12 @@ _SET_ELSEWHERE = {
     "output_dir": "it is what --out says",
     "resume_from_checkpoint": "a checkpoint in --out is resumed by itself",
 }
+_LORA = "lora_"
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
-    """RPOConfig from settings by name, whose values may be text.
+    """RPOConfig from settings by name, whose values may be text; those of `make_lora` are passed over.
 
     Raises:
         TrainingError: a name is not known, a value is not of its field's type, or the settings cannot work together.
@@ -32,6 +34,8 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
     values: dict[str, Any] = {"logging_first_step": True, "report_to": "none"}
     values["dataloader_pin_memory"] = torch.cuda.is_available()  # else torch warns of it at each evaluation
     for name, value in settings.items():
+        if name.startswith(_LORA):
+            continue
         if name in _SET_ELSEWHERE:
             raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")
         if name not in names:
@@ -43,6 +47,52 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
         return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"these training settings cannot work: {' '.join(str(error).split())[:300]}") from error
+
+
+def make_lora(settings: Mapping[str, Any]) -> Any:
+    """peft.LoraConfig from the settings that begin with `lora_`, None where there is none.
+
+    All linear layers but the head get adapters where `lora_target_modules` names none.
+
+    Raises:
+        MissingExtra, TrainingError: as lora_fields; and the settings cannot work together.
+    """
+    values = lora_fields(settings)
+    if values is None:
+        return None
+    from peft import LoraConfig
+
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear"} | values)
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"these LoRA settings cannot work: {' '.join(str(error).split())[:300]}") from error
+
+
+def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Fields of peft.LoraConfig from the settings that begin with `lora_`, None where there is none: lora_r is its `r`.
+
+    Raises:
+        MissingExtra: peft is not installed.
+        TrainingError: LoraConfig has no such field, or it does not take the value.
+    """
+    given = {name: value for name, value in settings.items() if name.startswith(_LORA)}
+    if not given:
+        return None
+    if find_spec("peft") is None:
+        raise MissingExtra("LoRA needs peft: pip install 'rpo-data[lora]'")
+    from peft import LoraConfig
+
+    hints = typing.get_type_hints(LoraConfig)
+    known = {_LORA + name.removeprefix(_LORA): name for name in hints}  # lora_alpha is `lora_alpha`, lora_r is `r`
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see peft.LoraConfig for those there are"
+            raise TrainingError(f"'{name}' is no setting of LoRA: {hint}")
+        parts = value.split(",") if isinstance(value, str) and "," in value else value
+        values[known[name]] = _cast(name, parts, hints[known[name]])
+    return values
 
 
 def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ logprobs.py   log-probability of each completion
 tokenize.py   chat rows to token ids, once, with every cut counted
 collator.py   contrast groups to one batch of tensors
 data.py       the groups of one view of a split, as a torch dataset
+adapters.py   LoRA through peft: fresh adapters on a base model
 reference.py  reference log-probs, computed once and kept on disk
 metrics.py    sums that become exact means
 models.py     load, fingerprint and still a model
 config.py     RPOConfig: TrainingArguments plus what this loss needs
 trainer.py    RPOTrainer: overrides of transformers.Trainer, nothing else
+card.py       the page of a trained model
+trl.py        the same tokens and reference log-probs for TRL's DPOTrainer
 
 Needs none of the packages that build a dataset (faiss, polars, pandera, sentence-transformers).
 """
@@ -24,14 +27,16 @@ if TYPE_CHECKING:
     from rpo_data.trainer.config import RPOConfig
     from rpo_data.trainer.loss import rpo_loss
     from rpo_data.trainer.trainer import RPOTrainer
+    from rpo_data.trainer.trl import to_trl
 
 _HOMES = {
     "RPOConfig": "rpo_data.trainer.config",
     "RPOTrainer": "rpo_data.trainer.trainer",
     "rpo_loss": "rpo_data.trainer.loss",
+    "to_trl": "rpo_data.trainer.trl",
 }
 
-__all__ = ["RPOConfig", "RPOTrainer", "rpo_loss"]
+__all__ = ["RPOConfig", "RPOTrainer", "rpo_loss", "to_trl"]
 
 
 def __getattr__(name: str) -> Any:

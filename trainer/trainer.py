@@ -26,6 +26,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.trainer.adapters import add_adapters
+from rpo_data.trainer.card import model_card
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset, check_loss
@@ -71,6 +73,7 @@ class RPOTrainer(Trainer):
         callbacks: as in Trainer.
         optimizers: as in Trainer.
         progress: called with (stage, done, total) while tokenising and scoring the reference.
+        peft_config: adapters to train, such as a peft.LoraConfig; the reference is then the model with them off.
 
     Raises:
         TrainingError: a model cannot be loaded, a split is missing, or tokenizer and model do not fit.
@@ -87,6 +90,7 @@ class RPOTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         progress: Progress | None = None,
+        peft_config: Any = None,
     ) -> None:
         args = args or RPOConfig()
         for data in (train_dataset, eval_dataset):
@@ -102,6 +106,8 @@ class RPOTrainer(Trainer):
         for groups in (train, test):
             if groups is not None:
                 _check_vocabulary(groups, model)
+        if peft_config is not None:
+            model = add_adapters(model, peft_config, args.seed)
         super().__init__(
             model=model,
             args=args,
@@ -124,8 +130,11 @@ class RPOTrainer(Trainer):
             self.data_collator = sharing_collator(self.data_collator, self.model, first)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
+        self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
-        self._score_reference(model if reference is None else reference, progress)
+        adapters_off = nullcontext() if peft_config is None else model.disable_adapter()
+        with adapters_off:
+            self._score_reference(model if reference is None else reference, progress)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -233,6 +242,12 @@ class RPOTrainer(Trainer):
             logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
+
+    def create_model_card(self, **metadata: Any) -> None:
+        """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
+        if self.is_world_process_zero():
+            page = model_card(self, **metadata)
+            Path(self.args.output_dir, "README.md").write_text(page, encoding="utf-8")
 
     def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""

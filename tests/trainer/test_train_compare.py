@@ -1,0 +1,163 @@
+"""`rpo-data train` with adapters, and with two losses side by side."""
+
+import itertools
+import json
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from rpo_data.errors import TrainingError
+from rpo_data.pipelines.cli import app
+from rpo_data.pipelines.compare import compare
+from rpo_data.pipelines.train import train
+from rpo_data.pipelines.train_settings import make_config, make_lora, read_settings
+from rpo_data.trainer import RPOTrainer
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        "cache_dir": str(tmp_path / "cache"), "use_cpu": "true", "learning_rate": "1e-2", "logging_steps": "1",
+        "max_steps": "4", "save_steps": "2",
+    }  # fmt: skip
+
+
+def test_lora_options_are_fields_of_loraconfig(tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text("lora_r: 8\nlora_dropout: 0.1\nlora_target_modules: [q_proj, v_proj]\nbeta: 0.2\n")
+    given = read_settings(file, ["--lora-r", "16", "--lora-alpha=32", "--lora-use-rslora", "true"])
+    assert make_config(given, tmp_path).beta == 0.2
+    lora = make_lora(given)
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora) == (16, 32, 0.1, True)
+    assert set(lora.target_modules) == {"q_proj", "v_proj"}
+    assert set(make_lora({"lora_target_modules": "k_proj,o_proj"}).target_modules) == {"k_proj", "o_proj"}
+    assert make_lora({"lora_r": 4}).target_modules == "all-linear"
+    assert make_lora({"beta": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"lora_rr": 4}, "'lora_rr' is no setting of LoRA: did you mean 'lora_r'?"),
+        ({"lora_r": "many"}, "lora_r needs a value of type int, got 'many'"),
+        ({"lora_r": 0}, "these adapters do not fit the model: `r` should be a positive integer"),
+    ],
+)
+def test_wrong_lora_settings_are_one_sentence(tiny_models, echo, settings, sentence, tmp_path):
+    with pytest.raises(TrainingError) as caught:
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"use_cpu": True})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_adapters_are_trained_saved_and_resumed(tiny_models, echo, settings, tmp_path, monkeypatch):
+    settings |= {"lora_r": "4", "lora_alpha": "16"}
+    whole = train(echo, str(tiny_models["qwen2"]), tmp_path / "whole", settings)
+    step, count = RPOTrainer.training_step, itertools.count(1)
+
+    def fourth_step_is_killed(self, *args, **kwargs):
+        if next(count) == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    out = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(RPOTrainer, "training_step", fourth_step_is_killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(echo, str(tiny_models["qwen2"]), out, settings)
+    lines = []
+    resumed = train(echo, str(tiny_models["qwen2"]), out, settings, say=lines.append)
+    assert "resume    from " + str(out / "checkpoint-2") in lines
+    assert train(echo, str(tiny_models["qwen2"]), out, settings | {"lora_r": 4})["steps"] == 4  # as YAML has it
+    assert resumed["last_loss"] == pytest.approx(whole["last_loss"], abs=1e-6)
+    assert resumed["last_loss"] < whole["first_loss"] - 1e-3
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"]), out)
+    assert "library_name: peft" in (out / "README.md").read_text()
+    with pytest.raises(TrainingError, match=r"of another run: its lora is .*'r': 4.*, now it is .*'r': 8"):
+        train(echo, str(tiny_models["qwen2"]), out, settings | {"lora_r": "8"})
+
+
+def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo, settings, tmp_path, monkeypatch):
+    seen, inner = [], RPOTrainer.compute_loss
+
+    def noting(self, model, inputs, *args, **kwargs):
+        if model.training:
+            seen.append((self.args.loss_type, inputs["input_ids"].tolist()))
+        return inner(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(RPOTrainer, "compute_loss", noting)
+    lines = []
+    results = compare(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings, say=lines.append)
+    batches = {name: [ids for loss_type, ids in seen if loss_type == name] for name in ("rpo", "dpo")}
+    assert batches["rpo"] == batches["dpo"]
+    assert len(batches["dpo"]) == 4
+    for name, folder in (("rpo", tmp_path / "out"), ("dpo", tmp_path / "out" / "compare-dpo")):
+        assert json.loads((folder / "rpo_run.json").read_text())["loss_type"] == name
+        assert (folder / "model.safetensors").is_file()
+        assert results[name]["steps"] == 4
+    alone = train(echo, str(tiny_models["qwen2"]), tmp_path / "alone", settings | {"loss_type": "dpo"})
+    assert results["dpo"]["after"]["eval_loss"] == pytest.approx(alone["after"]["eval_loss"], abs=1e-6)
+
+    table = lines[lines.index("held out  4 pairs, 4 steps each") + 1 :]
+    assert table[0].split() == ["before", "rpo", "dpo"]
+    margins = [results[name]["after"]["eval_rewards/margins"] for name in ("rpo", "dpo")]
+    row = next(line for line in table if line.startswith("margin "))
+    assert row.split()[-2:] == [f"{value:+.3f}" for value in margins]
+    assert [line.split("  ")[0] for line in table[1:3]] == ["accuracy", "margin"]
+
+    seen.clear()
+    again = compare(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    assert seen == []  # both are finished: nothing is trained twice
+    for name in ("rpo", "dpo"):
+        assert again[name]["after"]["eval_loss"] == pytest.approx(results[name]["after"]["eval_loss"], abs=1e-6)
+
+
+def test_a_comparison_killed_in_its_second_run_goes_on_there(tiny_models, echo, settings, tmp_path, monkeypatch):
+    step, count = RPOTrainer.training_step, itertools.count(1)
+
+    def eighth_step_is_killed(self, *args, **kwargs):
+        if next(count) == 8:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(RPOTrainer, "training_step", eighth_step_is_killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    lines = []
+    results = compare(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings, say=lines.append)
+    assert "resume    from " + str(tmp_path / "out" / "compare-dpo" / "checkpoint-2") in lines
+    assert {name: result["steps"] for name, result in results.items()} == {"rpo": 4, "dpo": 4}
+    assert next(count) == 11  # 8 before the kill, two of them for nothing, and 2 of the second run after it
+
+
+def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settings, tmp_path):
+    model, out = str(tiny_models["qwen2"]), tmp_path / "out"
+    no_test = make.dataset({"train": make.echo_pairs(2, 0)}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    cases = [
+        (echo, {"loss_type": "dpo"}, "dpo", "would train with loss_type 'dpo' twice: name another loss"),
+        (no_test, {}, "dpo", "needs a test split, and the dataset has none"),
+        (echo, {}, "dbo", "loss_type 'dbo' is not known: did you mean 'dpo'?"),
+    ]
+    for data, more, other, sentence in cases:
+        with pytest.raises(TrainingError) as caught:
+            compare(data, model, out, settings | more, other)
+        assert sentence in str(caught.value)
+    unpaired = echo.manifest.model_copy(update={"mode": "unpaired"})
+    data = type(echo)(unpaired, echo.rows, echo.groups, echo.neighbors)
+    with pytest.raises(TrainingError, match="--compare dpo needs pairs, and the dataset was built in unpaired mode"):
+        compare(data, model, out, settings)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_compares(tiny_models, echo, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("rpo_data.dataset.load", lambda folder: echo)
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    out = tmp_path / "out"
+    command = ["train", "anywhere", "--model", str(tiny_models["qwen2"]), "--out", str(out), "--compare", "dpo"]
+    done = CliRunner().invoke(app, [*command, *options, "--lora-r", "4"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "loss (its own)" in done.output
+    assert (out / "compare-dpo" / "adapter_model.safetensors").is_file()
