@@ -30,6 +30,12 @@ class RPOConfig(TrainingArguments):
     diagonal_alpha: float = field(default=0.8, metadata={"help": "Share of the pairs' own cells under 'diagonal'."})
     max_length: int | None = field(default=1024, metadata={"help": "Longest sequence in tokens; none: no limit."})
     disable_dropout: bool = field(default=True, metadata={"help": "Train without dropout, as the reference is scored."})
+    share_prompts: bool = field(
+        default=True, metadata={"help": "Read each prompt once for all its responses, where the model can."}
+    )
+    micro_batch_size: int | None = field(
+        default=None, metadata={"help": "Sequences a forward pass, in two passes, to save memory; none: all in one."}
+    )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where reference log-probs are kept [$XDG_CACHE_HOME/rpo-data]."}
     )
@@ -65,6 +71,10 @@ class RPOConfig(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} {getattr(self, name)} cannot work: it must be at least 1")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise TrainingError(
+                f"micro_batch_size {self.micro_batch_size} cannot work: it must be at least 1; none takes a batch whole"
+            )
         if not 0 <= self.learning_rate < float("inf"):
             raise TrainingError(f"learning_rate {self.learning_rate} cannot work: it must be finite and not negative")
         if not 0 <= self.seed < 2**32:

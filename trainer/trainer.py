@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from rpo_data.errors import TrainingError
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset
-from rpo_data.trainer.logprobs import sequence_logprobs
+from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs
 from rpo_data.trainer.loss import cell_counts, cell_losses, cell_scales
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics, pair_values
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
 from rpo_data.trainer.reference import ReferenceStore, reference_folder, reference_logprobs
+from rpo_data.trainer.sharing import sharing_collator
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class RPOTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(padding_token(tokenizer)),
+            data_collator=GroupCollator(padding_token(tokenizer), micro_batch_size=args.micro_batch_size),
             train_dataset=train,
             eval_dataset=test,
             processing_class=tokenizer,
@@ -108,6 +110,10 @@ class RPOTrainer(Trainer):
         )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
+        _check_pieces(args, self.accelerator.distributed_type)
+        first = next((groups[0] for groups in (train, test) if groups is not None and len(groups)), None)
+        if args.share_prompts and first is not None:
+            self.data_collator = sharing_collator(self.data_collator, self.model, first)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
@@ -124,6 +130,35 @@ class RPOTrainer(Trainer):
             return batches, None
         counts = torch.stack([cell_counts(batch["cell_own"]) for batch in batches]).sum(dim=0).to(device)
         return batches, self.accelerator.reduce(counts, "sum")
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """Stock for a batch of one piece; of several, two passes, so that memory goes with a piece and not with the batch.
+
+        All log-probs without gradients; d loss / d log-prob; then piece by piece, as by the chain rule
+        d loss / d parameters = sum of (d loss / d log-prob) * (d log-prob / d parameters).
+        """
+        if len(inputs["pieces"]) == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if hasattr(self.optimizer, "train"):  # as stock: schedule-free optimizers
+            self.optimizer.train()
+        inputs = self._prepare_inputs(inputs)
+        cuda = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(cuda), self.compute_loss_context_manager():
+            logps = batch_logprobs(model, inputs["pieces"])  # the second pass draws the same dropout
+        loss = self.compute_loss(
+            model, inputs | {"logps": logps.requires_grad_()}, num_items_in_batch=num_items_in_batch
+        )
+        (slopes,) = torch.autograd.grad(loss, logps)
+        for number, piece in enumerate(inputs["pieces"], start=1):
+            last = number == len(inputs["pieces"])
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    part = (slopes[piece["rows"]] * piece_logprobs(model, piece)).sum()
+                self.accelerator.backward(part)
+        return loss.detach()
 
     def compute_loss(
         self,
@@ -194,7 +229,7 @@ class RPOTrainer(Trainer):
 
     def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 10), detached."""
-        logps = sequence_logprobs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+        logps = inputs["logps"] if "logps" in inputs else batch_logprobs(model, inputs["pieces"])
         win, loss, own, reference = (inputs[k] for k in ("cell_win", "cell_loss", "cell_own", "ref_logps"))
         ratios = logps - reference
         losses = cell_losses(ratios[win], ratios[loss], inputs["cell_weight"], self.args.beta, self.args.loss_type)
@@ -264,6 +299,14 @@ def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
     if limit and longest > limit:
         raise TrainingError(
             f"a sequence has {longest} tokens, the model takes {limit}: set max_length to {limit} or less"
+        )
+
+
+def _check_pieces(args: RPOConfig, kind: DistributedType) -> None:
+    if args.micro_batch_size is not None and kind not in (DistributedType.NO, *_SHARE_BY_DDP):
+        raise TrainingError(
+            f"micro_batch_size does not work under {kind.value}: its processes would wait for each other in every forward "
+            "pass, and a batch has not as many pieces on each; leave it out, or train with DDP"
         )
 
 

@@ -1,0 +1,216 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    JambaConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from rpo_data.errors import TrainingError
+from rpo_data.trainer import RPOTrainer, packing
+from rpo_data.trainer.collator import Completion, Group, GroupCollator, cut_pieces
+from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.packing import pack_sequences
+from rpo_data.trainer.sharing import sharing_collator, sharing_refusal
+
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "vocab_size": 50,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def tiny(config_class, dtype=torch.float32, **more):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config_class(**SIZES | {"initializer_range": 0.1} | more)).to(dtype)
+    if dtype == torch.float64:  # transformers' own norms go through float32
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if type(child).__name__.endswith("RMSNorm"):
+                    norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, dtype=dtype)
+                    norm.weight = child.weight
+                    setattr(parent, name, norm)
+    return model
+
+
+def sequences_of(trees, vocabulary=50):
+    """Sequences and prompt lengths of trees, given as (prompt length, completion lengths); wins first, losses after."""
+    draw = np.random.default_rng(0)
+    prompts = [draw.integers(0, vocabulary, length) for length, _ in trees]
+    by_side = [
+        (np.concatenate([prompt, draw.integers(0, vocabulary, lengths[side])]), len(prompt))
+        for side in range(max(len(lengths) for _, lengths in trees))
+        for prompt, (_, lengths) in zip(prompts, trees, strict=True)
+        if side < len(lengths)
+    ]
+    return [tokens for tokens, _ in by_side], [length for _, length in by_side]
+
+
+def logprobs(model, sequences, prompt_lengths, **how):
+    how = {"share_prompts": True, "micro_batch_size": None, "count_prompts": False} | how
+    return batch_logprobs(model, cut_pieces(sequences, prompt_lengths, 0, **how))
+
+
+def gradient(model, logps):
+    """Gradient of an uneven sum of log-probs by every parameter, flat."""
+    slopes = torch.linspace(-1, 1, len(logps), dtype=logps.dtype)
+    return torch.cat([g.flatten() for g in torch.autograd.grad((slopes * logps).sum(), list(model.parameters()))])
+
+
+PAIRS = [(7, [3, 5]), (20, [9, 1]), (2, [30, 4])]
+MANY = [(12, [4, 8, 1, 6, 2, 5]), (3, [2]), (12, [5, 5, 5])]
+ONE_TOKEN = [(1, [4, 3]), (1, [1, 1])]  # two prompts of one token
+NO_TOKEN = [(5, [0, 4]), (9, [0, 0]), (1, [3, 0])]
+
+
+@pytest.mark.parametrize("count_prompts", [False, True])
+@pytest.mark.parametrize("trees", [PAIRS, MANY, ONE_TOKEN, NO_TOKEN], ids=["pairs", "many", "one token", "no token"])
+@pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"])
+def test_shared_equals_one_by_one(config_class, dtype, close, trees, count_prompts):
+    model = tiny(config_class, dtype)
+    sequences, prompt_lengths = sequences_of(trees)
+    ways = ({"share_prompts": False, "micro_batch_size": 1}, {}, {"micro_batch_size": 3})
+    results = []
+    for way in ways:
+        logps = logprobs(model, sequences, prompt_lengths, count_prompts=count_prompts, **way)
+        assert logps.dtype == dtype
+        results.append((logps.detach(), gradient(model, logps)))
+    (alone, slope), *others = results
+    assert alone.abs().max() > 3
+    assert slope.abs().max() > 0.1
+    for logps, slopes in others:
+        assert torch.allclose(logps, alone, rtol=close, atol=close)
+        assert torch.allclose(slopes, slope, rtol=close, atol=close * slope.abs().max().item())
+
+
+def test_sharing_reads_each_prompt_once():
+    packed = pack_sequences(*sequences_of([(20, [3, 5, 4])]), 0)
+    assert packed["input_ids"].shape == (1, 20 + 3 + 5 + 4)
+    assert len(packed["target"]) == 3 + 5 + 4
+
+
+def test_trees_fill_rows():
+    packed = pack_sequences(*sequences_of([(10, [5, 5]), (3, [4, 3]), (5, [3, 2])]), 0)
+    assert packed["input_ids"].shape == (2, 20)  # 20, 10 + 10
+    assert packed["tree"].tolist() == [[0] * 20, [1] * 10 + [2] * 10]
+
+
+def test_a_tree_is_cut_before_attention_grows(monkeypatch):
+    monkeypatch.setattr(packing, "_TREE_TOKENS", 20)
+    sequences, prompt_lengths = sequences_of([(10, [4, 6, 3, 10, 10])])
+    packed = pack_sequences(sequences, prompt_lengths, 0)
+    assert packed["input_ids"].shape == (4, 20)
+    assert packed["prompt_segment"].tolist() == [5, 5, 6, 7, 8]
+    model = tiny(LlamaConfig)
+    alone = logprobs(model, sequences, prompt_lengths, share_prompts=False)
+    assert torch.allclose(logprobs(model, sequences, prompt_lengths), alone, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    trees=st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 9), min_size=1, max_size=4)), min_size=1),
+    size=st.none() | st.integers(1, 5),
+    count=st.booleans(),
+)
+def test_packed_tokens_are_the_sequences_tokens(trees, size, count):
+    """From tree, branch and position alone each sequence can be read again; each counted token is predicted by its own past."""
+    sequences, prompt_lengths = sequences_of(trees, vocabulary=3)  # so that prompts are equal by chance, too
+    pieces = cut_pieces(sequences, prompt_lengths, 0, share_prompts=True, micro_batch_size=size, count_prompts=count)
+    assert sorted(row for piece in pieces for row in piece["rows"].tolist()) == list(range(len(sequences)))
+    for piece in pieces:
+        rows = piece["rows"].tolist()
+        assert size is None or len(rows) <= size
+        ids, place, tree, branch = (piece[k].flatten() for k in ("input_ids", "position_ids", "tree", "branch"))
+        for number, row in enumerate(rows):
+            own = piece["prompt_segment"][number] - len(rows)
+            read = (tree == own) & ((branch == 0) | (branch == 1 + number))
+            assert place[read].tolist() == list(range(len(sequences[row])))
+            assert ids[read].tolist() == sequences[row].tolist()
+            counted = piece["segment"] == number
+            past = piece["source"][counted]
+            assert place[past].tolist() == list(range(prompt_lengths[row] - 1, len(sequences[row]) - 1))
+            assert read[past].all()
+            assert piece["target"][counted].tolist() == sequences[row][prompt_lengths[row] :].tolist()
+            of_prompt = (piece["segment"] == piece["prompt_segment"][number]).sum()
+            assert of_prompt == (prompt_lengths[row] - 1 if count else 0)
+
+
+def group_of(trees):
+    sequences, prompt_lengths = sequences_of(trees)
+    items = {n: Completion(t, p, 0.0) for n, (t, p) in enumerate(zip(sequences, prompt_lengths, strict=True))}
+    return Group(items, [0], [1], [1.0], [True])
+
+
+NOT_PREFIXED = {key: SIZES[key] for key in SIZES if key not in ("intermediate_size", "num_key_value_heads")}
+REFUSED = [
+    (MistralConfig, {"sliding_window": 8}, "its layers attend to a sliding window"),
+    (Gemma2Config, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
+    (Gemma3TextConfig, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
+    (Qwen2Config, {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 8}, "kind sliding_attention"),
+    (Qwen2Config, {"layer_types": ["full_attention", "chunked_attention"]}, "kind chunked_attention"),
+    (MambaConfig, {}, "layers of the kind linear_attention"),
+    (JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2}, "kind linear_attention"),
+    (FalconConfig, {"alibi": True}, "ALiBi"),
+    (LlamaConfig, {"attn_implementation": "eager"}, "its attention is 'eager'"),
+    (LlamaConfig, {"is_causal": False}, "its tokens see those behind them"),
+]
+
+
+@pytest.mark.parametrize(("config_class", "more", "reason"), REFUSED)
+def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason, caplog):
+    model = tiny(config_class, **more)
+    assert reason in sharing_refusal(model)
+    collator = sharing_collator(GroupCollator(0), model, group_of(PAIRS))
+    assert not collator.share_prompts
+    (line,) = [record.message for record in caplog.records if "shared" in record.message]
+    assert line.startswith("prompts are not shared, which is slower: ")
+    assert reason in line
+    assert type(model).__name__ in line
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, MistralConfig])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_models_that_can_share_pass_the_first_group(config_class, dtype):
+    model = tiny(config_class, dtype, initializer_range=0.02, **{"sliding_window": None})
+    assert sharing_refusal(model) is None
+    assert sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
+
+
+def test_a_sliding_window_would_be_silently_wrong():
+    """The premise of the refusal."""
+    model = tiny(MistralConfig, sliding_window=8)
+    sequences, prompt_lengths = sequences_of(PAIRS)
+    alone = logprobs(model, sequences, prompt_lengths, share_prompts=False)
+    assert (logprobs(model, sequences, prompt_lengths) - alone).abs().max() > 1e-3
+
+
+def test_a_model_that_is_wrong_on_the_first_group_falls_back(caplog):
+    """A model that nothing gives away by name: its positions run along the row."""
+    model = tiny(LlamaConfig)
+    inner = model.model.rotary_emb.forward
+    model.model.rotary_emb.forward = lambda x, position_ids: inner(x, torch.arange(x.shape[1])[None])
+    assert sharing_refusal(model) is None
+    model.train()
+    assert not sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
+    assert model.training
+    assert "log-probs of the first group come out otherwise, by up to" in caplog.text
