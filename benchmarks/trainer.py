@@ -38,9 +38,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STILL = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false",
-         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}  # fmt: skip
-os.environ |= STILL | dict(os.environ)
+os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY":
+               "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"} | dict(os.environ)  # fmt: skip
 
 import torch
 from datasets import DatasetDict
@@ -58,7 +57,6 @@ SIZE = 8
 BETA, LEARNING_RATE, PAPER_TEMPERATURE = 0.1, 5e-7, 0.5
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("short", "long")
-PACKAGES = ("torch", "transformers", "trl", "sentence-transformers")
 SHARES = "share_prompts" in {field.name for field in fields(RPOConfig)}
 CONTESTANTS = ("TRL", "paper", "ours", *(["ours, not shared"] if SHARES else []))
 
@@ -126,9 +124,8 @@ def prepare_model(options: argparse.Namespace) -> str:
 
 def settings_of_both(options: argparse.Namespace) -> dict[str, Any]:
     """The model's own number type throughout, and no recomputing of activations."""
-    still = {"report_to": "none", "disable_tqdm": True, "output_dir": str(options.cache / "run")}
-    numbers = {"beta": BETA, "max_length": None, "bf16": False, "gradient_checkpointing": False}
-    return still | numbers | {"use_cpu": options.device == "cpu"}
+    plain = {"report_to": "none", "disable_tqdm": True, "output_dir": str(options.cache / "run"), "max_length": None}
+    return plain | {"beta": BETA, "bf16": False, "gradient_checkpointing": False, "use_cpu": options.device == "cpu"}
 
 
 def load_both(dtype: torch.dtype, options: argparse.Namespace) -> tuple[Any, Any]:
@@ -255,7 +252,7 @@ def race(contestants: dict[str, Contestant]) -> dict[str, dict[str, float]]:
     first = {name: take_step(one, one.batches[0])[1] for name, one in contestants.items()}
     tokens = {name: count_tokens(one) for name, one in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    rounds = max(len(one.batches) for one in contestants.values())
+    (rounds,) = {len(one.batches) for one in contestants.values()}
     for number in range(rounds):
         for name, one in contestants.items():
             seconds[name].append(take_step(one, one.batches[number])[0])
@@ -292,7 +289,7 @@ def check_losses(data: ContrastDataset, options: argparse.Namespace) -> str:
     """One line: the losses of TRL's trainer and of ours as DPO on the same two groups, in float32, policies off the reference.
 
     Raises:
-        SystemExit: the token ids of any pair differ, or a loss differs by more than 1e-4.
+        SystemExit: the token ids of any pair differ, or a loss differs by more than 1e-3.
     """
     few, groups = range(min(2 * SIZE, len(data.pairs["train"]))), range(min(2, len(data.groups["train"])))
     rows, grouped = (DatasetDict(train=t["train"].select(n)) for t, n in ((data.rows, few), (data.groups, groups)))
@@ -307,9 +304,9 @@ def check_losses(data: ContrastDataset, options: argparse.Namespace) -> str:
     for contestant in contestants:
         add_noise(contestant.models[0])
         losses.append([float(contestant.backward(batch)) for batch in contestant.batches])
-    difference = max(abs(a - b) for one in losses[1:] for a, b in zip(one, losses[0], strict=True))
+    difference = max(max(several) - min(several) for several in zip(*losses, strict=True))
     told = "; ".join(f"{name} {[round(loss, 5) for loss in one]}" for name, one in zip(names, losses, strict=True))
-    if difference > 1e-4:
+    if difference > 1e-3:
         raise SystemExit(f"TRL and ours do not agree: {told}")
     return f"DPO losses in float32, both policies moved by the same noise: {told}, at most {difference:.0e} apart"
 
@@ -325,10 +322,9 @@ def add_noise(model: nn.Module) -> None:
 
 def same_tokens(rows: Any, pairs: TokenizedPairs) -> None:
     """Raise SystemExit where TRL's token ids of a row are not ours."""
-    sequences = pairs.sequences
     for number, row in enumerate(rows):
         for side, place in (("chosen_ids", pairs.chosen[number]), ("rejected_ids", pairs.rejected[number])):
-            tokens, length = sequences[place].tolist(), sequences.prompt_lengths[place]
+            tokens, length = pairs.sequences[place].tolist(), pairs.sequences.prompt_lengths[place]
             if row["prompt_ids"] + row[side] != tokens or len(row["prompt_ids"]) != length:
                 raise SystemExit(f"TRL and ours do not read the same tokens in row {number}")
 
@@ -389,7 +385,7 @@ def main() -> None:
         return print(peak_memory(options.run, load(options.cache / options.sets[0] / "dataset"), options))
     on_cpu = options.device == "cpu"
     device = f"{platform.machine()}, {os.cpu_count()} cores" if on_cpu else torch.cuda.get_device_name()
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl"))
     print(f"{time.strftime('%Y-%m-%d')}, {device}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; "
           f"Python {platform.python_version()}, {packages}\n"
           f"{title}, {options.dtype} throughout, RMSprop, "
