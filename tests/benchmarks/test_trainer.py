@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "trainer.py"
 
 
 @pytest.mark.slow
-def test_all_train_on_the_same_pairs_from_log_2(sample, tmp_path):
+def test_all_train_on_the_same_pairs_from_log_2(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the benchmark keeps the libraries quiet by it
     spec = importlib.util.spec_from_file_location("benchmarks_trainer", FILE)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
