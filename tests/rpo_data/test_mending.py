@@ -1,14 +1,16 @@
 """Groups that hold no cell that counts are mended: by swaps, and where these do not help by seating all rows anew."""
 
 import numpy as np
+import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from tests_support import response_rows
 
 from rpo_data.cells import fully_masked_groups
+from rpo_data.contrasts import judgements
 from rpo_data.errors import LogError
-from rpo_data.pipelines.mining import _seat, roles, unmasked
+from rpo_data.mending import _seat, _swap, roles, unmasked
 from rpo_data.response_masks import known_labels, known_scores, partners
 from rpo_data.utility import Material
 
@@ -79,3 +81,57 @@ def test_seating_anew_gives_every_group_a_cell_that_counts_and_keeps_the_sizes(d
     assert [(known.liked[group].sum(), len(group)) for group in groups] == before
     assert whole(groups) == list(range(len(rows)))
     assert len(fully_masked_groups(*roles(groups, material), known)) == 0
+
+
+def first_swap(one, other, material):
+    """The plain search: the first two rows of one kind whose swap helps one group and does not spoil the other."""
+
+    def masked(group):
+        return len(fully_masked_groups(*roles([group], material), material.known)) > 0
+
+    hopeless = masked(other)
+    for i, j in np.ndindex(len(one), len(other)):
+        if material.kind[one[i]] == material.kind[other[j]]:
+            here, there = one.copy(), other.copy()
+            here[i], there[j] = other[j], one[i]
+            if not masked(here) and (hopeless or not masked(there)):
+                return here, there
+    return None
+
+
+@settings(max_examples=120)
+@given(
+    st.sampled_from(["labels", "scores", "pairs"]),
+    st.lists(
+        st.tuples(st.sampled_from("pqr"), st.sampled_from("abc"), st.booleans(), st.integers(0, 1)),
+        min_size=2,
+        max_size=9,
+        unique=True,
+    ),
+    st.integers(1, 8),
+)
+def test_the_swap_is_the_first_that_helps(mode, drawn, width):
+    if mode == "pairs":
+        told = [(f"{prompt}", text, "abc"["abc".index(text) - 1 - later]) for prompt, text, _, later in sorted(drawn)]
+        rows = pl.DataFrame(told, schema=["prompt_id", "chosen_id", "rejected_id"], orient="row").with_columns(
+            source=pl.lit("log"), annotator=pl.lit(None, pl.String), source_row=1,
+            score_chosen=pl.lit(None, pl.Float64), score_rejected=pl.lit(None, pl.Float64),
+        )  # fmt: skip
+        material = material_of(rows, judgements(rows))
+    elif mode == "labels":
+        rows = response_rows(*((prompt, text, liked) for prompt, text, liked, _ in sorted(drawn)))
+        known = known_labels(rows)
+        material = material_of(rows, known, np.where(known.liked, 1, 2))
+    else:
+        rows = response_rows(
+            *((prompt, text, float(liked), {"source_row": place}) for prompt, text, liked, place in sorted(drawn))
+        )
+        material = material_of(rows, known_scores(rows))
+    one, other = np.split(np.arange(len(rows)), [min(width, len(rows) - 1)])
+    if not len(fully_masked_groups(*roles([one], material), material.known)):
+        return
+    wanted, done = first_swap(one, other, material), _swap(one, other, material)
+    event(f"{mode}, {'helps' if done else 'does not help'}")
+    assert done == (wanted is not None)
+    if wanted is not None:
+        assert [one.tolist(), other.tolist()] == [group.tolist() for group in wanted]
