@@ -117,7 +117,8 @@ def _members(
         order = rng.permutation(rows)
     else:
         size = group_size if strategy == "cluster" else max(_chunk_size(len(rows)) // group_size, 1) * group_size
-        chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool)
+        tree = key[1] if strategy == "cluster" else 0  # swaps tell the other strategies' views apart
+        chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool, tree)
         order = np.concatenate([rows[rng.permutation(chunk)] for chunk in chunks])
     if not material.kind.any():
         count = -(-len(rows) // group_size)

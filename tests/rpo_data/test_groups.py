@@ -105,6 +105,17 @@ def test_views_hardly_repeat_a_cell():
     assert repeated < 0.02 * 1800
 
 
+@pytest.mark.parametrize("rows", [160, 1200])
+def test_views_of_clusters_are_different_trees_equally_good(rows):
+    vectors = random_vectors(rows)
+    views = form(vectors, views=3, strategy="cluster", group_size=8)
+    cells = [{(int(a), int(b)) for group in groups for a, b in combinations(group, 2)} for groups in views]
+    for one, other in combinations(cells, 2):
+        assert len(one & other) < 0.35 * len(one)
+    first, *others = (mean_similarity(vectors, np.arange(rows), groups) for groups in views)
+    assert all(other > 0.9 * first for other in others)
+
+
 def all_groupings(rows, size):
     """Every way to cut rows into groups of a size; the last one takes what is left."""
     if len(rows) <= size:
