@@ -33,6 +33,9 @@ from rpo_data.weights import (
     view_temperatures,
 )
 
+WARNED_OF = ("temperature", "normalize")
+"""First words of the warnings that groups and weights lead to; other groups lead to others."""
+
 
 @dataclass(frozen=True)
 class Mined:
@@ -98,11 +101,7 @@ def mine(
         normalize=recipe.normalize,
         calibration_groups=looked_at,
     )
-    bound = f", nearest {_figure(quality.nearest_similarity)}" if mode == "paired" else ""
-    say(
-        f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
-        f"(random {_figure(quality.random_similarity)}{bound})"
-    )
+    _say_quality(quality, temperatures, say)
     tables = {
         split: _table(
             split, sides, cells, weights, [row_is_test[[g[0] for g in view]] == flag for view in views], order
@@ -110,7 +109,7 @@ def mine(
         for split, flag in (("train", False), ("test", True))
         if split in order
     }
-    return Mined(order, tables, temperature, quality, [warning] if warning else [])
+    return Mined(order, tables, temperature, quality, _warnings(recipe, quality, warning))
 
 
 def _material(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, mode: Mode) -> Material:
@@ -250,6 +249,38 @@ def _matrices(shapes: np.ndarray, cells: np.ndarray) -> pa.ListArray:
     widths = np.repeat(shapes[:, 1], shapes[:, 0])
     inner = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(widths)).astype(np.int32)), pa.array(cells))
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(shapes[:, 0])).astype(np.int32)), inner)
+
+
+def _say_quality(quality: Quality, temperatures: Sequence[float], say: Say) -> None:
+    """How related the groups are, and what their weights are like: of the train split, all views."""
+    assert quality.mined is not None
+    bound = f", nearest {_figure(quality.nearest_similarity)}" if quality.nearest_similarity is not None else ""
+    say(
+        f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
+        f"(random {_figure(quality.random_similarity)}{bound}), "
+        f"{sum(quality.masked_cells.values()):,} of {quality.cells:,} cells masked"
+    )
+    heaviest = quality.mined.column_sums
+    say(
+        f"weights temperature {', '.join(f'{heat:g}' for heat in dict.fromkeys(temperatures))}, effective contrasts "
+        f"{_figure(quality.effective_contrasts)} (random {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
+        f"{heaviest.count if heaviest else 0:,} losses are hubs"
+    )
+
+
+def _warnings(recipe: Recipe, quality: Quality, of_temperature: str | None) -> list[str]:
+    """What did not go as the recipe has it; each begins with a word of `WARNED_OF`."""
+    found = [of_temperature] if of_temperature else []
+    if isinstance(recipe.temperature, tuple) and len(recipe.temperature) > recipe.views:
+        given = len(recipe.temperature)
+        found.append(f"temperature lists more numbers ({given}) than there are views ({recipe.views}): the last go unused")
+    if quality.row_fallbacks:
+        assert quality.mined is not None
+        found.append(
+            f"normalize sinkhorn: the masks of {quality.row_fallbacks:,} of {quality.mined.groups:,} groups allow no even "
+            "columns; these have the weights of row"
+        )
+    return found
 
 
 def _figure(value: float | None) -> str:
