@@ -273,7 +273,9 @@ def _warnings(recipe: Recipe, quality: Quality, of_temperature: str | None) -> l
     found = [of_temperature] if of_temperature else []
     if isinstance(recipe.temperature, tuple) and len(recipe.temperature) > recipe.views:
         given = len(recipe.temperature)
-        found.append(f"temperature lists more numbers ({given}) than there are views ({recipe.views}): the last go unused")
+        found.append(
+            f"temperature lists more numbers ({given}) than there are views ({recipe.views}): the last go unused"
+        )
     if quality.row_fallbacks:
         assert quality.mined is not None
         found.append(

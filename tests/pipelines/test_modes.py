@@ -244,6 +244,12 @@ def test_show_prints_both_sides(built, liked, disliked):
         return [n for n, line in enumerate(lines) if re.search(rf"^\s*[+-] {row['completion'][0]['content']}\b", line)]
 
     assert lines[0] == f"group {group['group_id']}: {len(group['wins'])} wins x {len(group['losses'])} losses"
+    sums = np.array(group["weight"]).sum(axis=0)
+    heaviest = f"the heaviest column is loss {sums.argmax()} with {sums.max() / sums.mean():.2f} times the mean"
+    assert (
+        lines[1]
+        == f"mean similarity {np.mean(group['similarity']):.2f}, 0 of {sums.size * len(group['wins'])} cells masked, {heaviest}"
+    )
     for row in [*group["wins"], *group["losses"]]:
         (place,) = places(row)
         assert row["prompt"][0]["content"] in lines[place - 1]
