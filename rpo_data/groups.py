@@ -211,7 +211,7 @@ def _curriculum(material: Material, band: Band, view: int, views: int, seed: int
 
 def _partners(groups: list[np.ndarray], rows: int) -> np.ndarray:
     """Rows that share a group with each row, itself among them, shape (rows, width), int32, -1 where fewer."""
-    width = max(map(len, groups))
+    width = max(map(len, groups), default=0)
     found = np.full((rows, width), -1, dtype=np.int32)
     for size in np.unique([len(group) for group in groups]):
         stack = np.array([group for group in groups if len(group) == size])
