@@ -262,7 +262,7 @@ def _say_quality(quality: Quality, temperatures: Sequence[float], say: Say) -> N
     )
     heaviest = quality.mined.column_sums
     say(
-        f"weights temperature {', '.join(f'{heat:g}' for heat in dict.fromkeys(temperatures))}, effective contrasts "
+        f"weights temperature {', '.join(f'{heat:.4g}' for heat in dict.fromkeys(temperatures))}, effective contrasts "
         f"{_figure(quality.effective_contrasts)} (random {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
         f"{heaviest.count if heaviest else 0:,} losses are hubs"
     )
