@@ -35,7 +35,7 @@ def related_chunks(
     chunks, level = [np.arange(len(vector_of_row))], 0
     while max(map(len, chunks)) > size:
         jobs = [(rows, (seed + tree, level, number)) for number, rows in enumerate(chunks)]
-        halves = pool.map(lambda job: _halves(vectors, vector_of_row, *job, size, 2 if tree else 1), jobs)
+        halves = pool.map(lambda job: _halves(vectors, vector_of_row, job[0], job[1], size, 2 if tree else 1), jobs)
         chunks = [half for pair in halves for half in pair]
         level += 1
     return chunks

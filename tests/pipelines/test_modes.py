@@ -297,7 +297,7 @@ MODES = st.one_of(
     drawn=MODES,
     size=st.sampled_from([2, 3, 4, 7, 64]),
     views=st.integers(1, 2),
-    strategy=st.sampled_from(["nearest", "random"]),
+    strategy=st.sampled_from(["nearest", "random", "cluster", "curriculum"]),
     test=st.sampled_from([0.0, 0.3]),
 )
 def test_promises_hold_for_any_labels_scores_languages_and_sizes(
