@@ -1,5 +1,7 @@
 """What mining promises of paired groups, whatever the data; its warnings, and its lines on the screen."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from rpo_data.contrasts import group_masks, judgements
 from rpo_data.embed import unit_vectors
 from rpo_data.errors import LogError
 from rpo_data.neighbors import neighbors_within
+from rpo_data.pipelines.build import _warnings as prompt_warnings
 from rpo_data.pipelines.mining import mine
 from rpo_data.pipelines.prompts import Prompts
 from rpo_data.pipelines.regroup import regroup
@@ -201,3 +204,13 @@ def test_promises_of_paired_groups(
                 np.testing.assert_allclose(group["similarity"], plain, atol=1e-6)
     assert sorted(seen) == list(range(len(ids)))
     assert [line.split()[0] for line in said] == ["groups", "weights"]
+
+
+def test_an_index_that_cannot_reach_the_recall_is_warned_of():
+    prompts = prompts_of(["any"] * 4, np.arange(4), np.array([False, False, True, False]), 0)
+    recipe = Recipe(test_fraction=0.25, index="HNSW32")
+    assert prompt_warnings(prompts, recipe) == []
+    low = replace(prompts, search=NeighborsInfo(k=3, index="HNSW32", recall=0.912))
+    assert prompt_warnings(low, recipe) == [
+        "the search found 91.2% of the true neighbours, less than min_recall 0.95: HNSW32 finds no more; leave index at auto"
+    ]
