@@ -53,7 +53,10 @@ def measure(name: str, path: Path) -> tuple[float, float]:
     load, run = RUNS[name]
     warm = f"{load}; {run.replace('sys.argv[1]', repr(str(SAMPLE)))}"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {warm}; {TIME.format(run=run)}", str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import sys; {warm}; {TIME.format(run=run)}", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     seconds, peak = done.stdout.split()
     return float(seconds), int(peak) / 1024

@@ -152,12 +152,12 @@ def _manifest(
         moved_to_test=prompts.split.moved,
         previous=file_hash(Path(previous) / "manifest.json") if previous is not None else None,
         quality=mined.quality,
-        warnings=[*_split_warnings(prompts, recipe), *mined.warnings],
+        warnings=[*_warnings(prompts, recipe), *mined.warnings],
         tables=tables,
     )
 
 
-def _split_warnings(prompts: Prompts, recipe: Recipe) -> list[str]:
+def _warnings(prompts: Prompts, recipe: Recipe) -> list[str]:
     warnings = []
     moved, share = prompts.split.moved, float(prompts.is_test.mean())
     count = len(prompts.ids)
@@ -179,6 +179,11 @@ def _split_warnings(prompts: Prompts, recipe: Recipe) -> list[str]:
     if recipe.test_fraction and not prompts.is_test.any():
         warnings.append(
             f"no prompt fell into the test split: {len(prompts.ids):,} prompts are few; raise test_fraction"
+        )
+    if prompts.search.recall < recipe.min_recall:
+        warnings.append(
+            f"the search found {prompts.search.recall:.1%} of the true neighbours, less than min_recall {recipe.min_recall:g}: "
+            f"{prompts.search.index} finds no more; leave index at auto"
         )
     return warnings
 

@@ -253,6 +253,9 @@ def show(
         raise typer.BadParameter("give one of --group, --best, --worst, --hubs and --masked")
     data = load(dataset)
     ranked = data.ranked_groups(by="hubs" if hubs else "masked" if masked else "similarity")
+    if masked and not ranked[0][1]:
+        log.print("no cell of the train split is masked")
+        return
     place = -1 if worst else 0 if best or hubs or masked else len(ranked) // 2
     row = data.group(group or ranked[place][0])
     if as_json:

@@ -10,16 +10,17 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rpo_data.cells import Cells, cells_of, fully_masked_groups, joined
+from rpo_data.cells import Cells, cells_of, joined
 from rpo_data.conflicts import near_prompts
 from rpo_data.contrasts import Known, judgements
 from rpo_data.errors import LogError
 from rpo_data.groups import form_groups
+from rpo_data.mending import Groups, roles, unmasked
 from rpo_data.pipelines.checking import Say, check_sizes
 from rpo_data.pipelines.prompts import Prompts, blocks
 from rpo_data.pipelines.store import array_hash, stored_arrays
 from rpo_data.quality import WeightedCells, measure, nearest_similarity
-from rpo_data.response_masks import Labels, Scores, known_responses, no_counterpart, partners
+from rpo_data.response_masks import Labels, known_responses, no_counterpart
 from rpo_data.schemas.manifest import Quality
 from rpo_data.schemas.recipe import Mode, Recipe
 from rpo_data.schemas.tables import GROUPS
@@ -27,13 +28,13 @@ from rpo_data.utility import Band, Material
 from rpo_data.weights import (
     PAPER_TEMPERATURE,
     Stack,
-    by_shape,
     calibrate_temperature,
     contrast_weights,
     view_temperatures,
 )
 
-Groups = list[np.ndarray]
+WARNED_OF = ("temperature", "normalize")
+"""First words of the warnings that groups and weights lead to; other groups lead to others."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,7 @@ def mine(
         normalize=recipe.normalize,
         calibration_groups=looked_at,
     )
-    bound = f", nearest {_figure(quality.nearest_similarity)}" if mode == "paired" else ""
-    say(
-        f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
-        f"(random {_figure(quality.random_similarity)}{bound})"
-    )
+    _say_quality(quality, temperatures, say)
     tables = {
         split: _table(
             split, sides, cells, weights, [row_is_test[[g[0] for g in view]] == flag for view in views], order
@@ -112,7 +109,7 @@ def mine(
         for split, flag in (("train", False), ("test", True))
         if split in order
     }
-    return Mined(order, tables, temperature, quality, [warning] if warning else [])
+    return Mined(order, tables, temperature, quality, _warnings(recipe, quality, warning))
 
 
 def _material(ids: pl.DataFrame, ties: pl.DataFrame, prompts: Prompts, recipe: Recipe, mode: Mode) -> Material:
@@ -156,129 +153,6 @@ def _groups(material: Material, recipe: Recipe, cache: Path) -> tuple[list[Group
     found = stored_arrays(cache, "groups", {"arrays": array_hash(*arrays), "settings": settings}, make)
     views = [np.split(rows, np.cumsum(sizes)[:-1]) for rows, sizes in zip(found["rows"], found["sizes"], strict=True)]
     return views, form(views=1, strategy="random")[0]
-
-
-def roles(groups: Groups, material: Material) -> tuple[Groups, Groups]:
-    """Rows of each group in the chosen and in the rejected role: all, by label, or as their scores have it.
-
-    A scored row is a win where it beats some row of its group, a loss where some row beats it; one that does neither
-    stands among the wins, and its cells are masked.
-    """
-    known = material.known
-    if isinstance(known, Labels):
-        return [group[known.liked[group]] for group in groups], [group[~known.liked[group]] for group in groups]
-    if not isinstance(known, Scores):
-        return groups, groups
-    wins, losses = list(groups), list(groups)
-    for numbers in by_shape(np.array([(len(group), 0) for group in groups])):
-        for at in range(0, len(numbers), 2048):
-            part = numbers[at : at + 2048]
-            rows = np.array([groups[number] for number in part])
-            counts = ~np.logical_or.reduce(list(known.masks(rows, rows).values()))
-            beats, beaten = counts.any(axis=2), counts.any(axis=1)
-            for number, row, win, loss in zip(part, rows, beats | ~beaten, beaten, strict=True):
-                wins[number], losses[number] = row[win], row[loss]
-    return wins, losses
-
-
-def unmasked(groups: Groups, material: Material) -> Groups:
-    """Give every group a cell that counts: one that has none swaps a row with a group of its block where that helps.
-
-    Groups that hold another row of one of its prompts are tried first. Rows none of which could ever be contrasted are
-    left out before groups are formed, so hardly ever does no swap help; then all groups of the block are seated anew.
-
-    Raises:
-        LogError: nothing helps.
-    """
-    assert material.known is not None
-    groups, block, prompt = _together(groups, material), material.block, material.prompt
-    waiting = set(fully_masked_groups(*roles(groups, material), material.known).tolist())
-    owner = np.empty(len(prompt), dtype=np.int64)
-    for number, group in enumerate(groups):
-        owner[group] = number
-    for number in sorted(waiting):
-        group = groups[number]
-        if not _masked(group, material):  # a swap with an earlier one helped it too
-            continue
-        near = np.concatenate([np.arange(*np.searchsorted(prompt, [p, p + 1])) for p in np.unique(prompt[group])])
-        tried = dict.fromkeys([*owner[near].tolist(), *range(len(groups))])
-        for place in tried:
-            other = groups[place]
-            if place == number or block[other[0]] != block[group[0]]:
-                continue
-            if _swap(group, other, material, place in waiting and _masked(other, material)):
-                owner[group], owner[other] = number, place
-                break
-        else:
-            _seat([other for other in groups if block[other[0]] == block[group[0]]], material)
-            for place, other in enumerate(groups):
-                owner[other] = place
-    return [np.sort(group) for group in groups]
-
-
-def _seat(groups: Groups, material: Material) -> None:
-    """Give each group of a block two rows that make a cell that counts, and the other rows in the order they have, in place.
-
-    Raises:
-        LogError: there are fewer such pairs of rows than groups.
-    """
-    known, kind = material.known, material.kind
-    rows = np.concatenate(groups)
-    partner = np.full(len(kind), -1, dtype=np.int64)
-    if isinstance(known, (Labels, Scores)):
-        partner = partners(known, material.block)
-    first = rows[(partner[rows] > rows)][: len(groups)]
-    if len(first) < len(groups):
-        raise LogError(
-            "a group holds only rows that cannot be contrasted with each other: raise group_size, or leave out what "
-            "contradicts itself with --conflicts drop"
-        )
-    seated = np.concatenate([first, partner[first]])
-    rest = {side: iter(rows[~np.isin(rows, seated) & (kind[rows] == side)].tolist()) for side in np.unique(kind[rows])}
-    for group, one in zip(groups, first, strict=True):
-        pair = [one, partner[one]]
-        wanted = kind[group].tolist()
-        for side in kind[pair].tolist():
-            wanted.remove(side)
-        group[:] = np.array([*pair, *(next(rest[side]) for side in wanted)])
-
-
-def _together(groups: Groups, material: Material) -> Groups:
-    """Copies of the groups; a scored row that is alone in its group joins the group of its block that is nearest to it."""
-    groups = [group.copy() for group in groups]
-    if not isinstance(material.known, Scores):
-        return groups
-    first = material.block[[group[0] for group in groups]]
-    for number in [number for number, group in enumerate(groups) if len(group) == 1]:
-        group, mates = groups[number], [n for n in np.flatnonzero(first == first[number]).tolist() if n != number]
-        if mates:
-            means = [_mean_cosine(group, groups[n], material) for n in mates]
-            place = mates[int(np.argmax(means))]
-            groups[place] = np.sort(np.append(groups[place], group))
-            groups[number] = group[:0]
-    return sorted((group for group in groups if len(group)), key=lambda group: int(group[0]))
-
-
-def _mean_cosine(one: np.ndarray, other: np.ndarray, material: Material) -> float:
-    left, right = (material.vectors[material.prompt[rows]].astype(np.float64) for rows in (one, other))
-    return float((left @ right.T).mean())
-
-
-def _masked(group: np.ndarray, material: Material) -> bool:
-    assert material.known is not None
-    return bool(len(fully_masked_groups(*roles([group], material), material.known)))
-
-
-def _swap(one: np.ndarray, other: np.ndarray, material: Material, hopeless: bool) -> bool:
-    """Swap two rows of one kind so that `one` has a cell that counts and `other` keeps one, unless it had none."""
-    for i, j in np.ndindex(len(one), len(other)):
-        if material.kind[one[i]] != material.kind[other[j]]:
-            continue
-        one[i], other[j] = other[j], one[i]
-        if not _masked(one, material) and (hopeless or not _masked(other, material)):
-            return True
-        one[i], other[j] = other[j], one[i]
-    return False
 
 
 def _ordered(views: list[Groups], row_is_test: np.ndarray) -> tuple[dict[str, np.ndarray], list[Groups]]:
@@ -375,6 +249,40 @@ def _matrices(shapes: np.ndarray, cells: np.ndarray) -> pa.ListArray:
     widths = np.repeat(shapes[:, 1], shapes[:, 0])
     inner = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(widths)).astype(np.int32)), pa.array(cells))
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(shapes[:, 0])).astype(np.int32)), inner)
+
+
+def _say_quality(quality: Quality, temperatures: Sequence[float], say: Say) -> None:
+    """How related the groups are, and what their weights are like: of the train split, all views."""
+    assert quality.mined is not None
+    bound = f", nearest {_figure(quality.nearest_similarity)}" if quality.nearest_similarity is not None else ""
+    say(
+        f"groups  mean in-group similarity {_figure(quality.mean_similarity)} "
+        f"(random {_figure(quality.random_similarity)}{bound}), "
+        f"{sum(quality.masked_cells.values()):,} of {quality.cells:,} cells masked"
+    )
+    heaviest = quality.mined.column_sums
+    say(
+        f"weights temperature {', '.join(f'{heat:.4g}' for heat in dict.fromkeys(temperatures))}, effective contrasts "
+        f"{_figure(quality.effective_contrasts)} (random {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
+        f"{heaviest.count if heaviest else 0:,} losses are hubs"
+    )
+
+
+def _warnings(recipe: Recipe, quality: Quality, of_temperature: str | None) -> list[str]:
+    """What did not go as the recipe has it; each begins with a word of `WARNED_OF`."""
+    found = [of_temperature] if of_temperature else []
+    if isinstance(recipe.temperature, tuple) and len(recipe.temperature) > recipe.views:
+        given = len(recipe.temperature)
+        found.append(
+            f"temperature lists more numbers ({given}) than there are views ({recipe.views}): the last go unused"
+        )
+    if quality.row_fallbacks:
+        assert quality.mined is not None
+        found.append(
+            f"normalize sinkhorn: the masks of {quality.row_fallbacks:,} of {quality.mined.groups:,} groups allow no even "
+            "columns; these have the weights of row"
+        )
+    return found
 
 
 def _figure(value: float | None) -> str:

@@ -330,8 +330,10 @@ def _search_info(k: int, corpus: SearchInfo, splits: dict[str, SearchInfo]) -> N
 
 
 def _say_search(search: NeighborsInfo, say: Say) -> None:
-    """A line on each search that was not exact."""
+    """A line on each search that was not exact, or on there being none."""
     assert search.corpus is not None
+    if all(one.exact for one in (search.corpus, *search.splits.values())):
+        say(f"search  exact ({search.index}), the {search.k} nearest of each prompt")
     for name, one in {"all": search.corpus, **search.splits}.items():
         if not one.exact:
             low, high = one.interval

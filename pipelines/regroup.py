@@ -18,7 +18,7 @@ from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.neighbors import near_duplicates
 from rpo_data.pipelines.build import finish, package_versions
 from rpo_data.pipelines.checking import Say
-from rpo_data.pipelines.mining import Mined, mine
+from rpo_data.pipelines.mining import WARNED_OF, Mined, mine
 from rpo_data.pipelines.prompts import Prompts
 from rpo_data.pipelines.recipes import change_recipe
 from rpo_data.pipelines.store import cache_folder
@@ -84,7 +84,7 @@ def regroup(
 def _manifest(before: Manifest, mined: Mined, recipe: Recipe, tables: dict[str, str]) -> Manifest:
     groups = {split: mined.groups[split].num_rows // recipe.views for split in before.splits}
     splits = {split: info.model_copy(update={"groups": groups[split]}) for split, info in before.splits.items()}
-    kept = [warning for warning in before.warnings if not warning.startswith("temperature auto")]
+    kept = [warning for warning in before.warnings if not warning.startswith(WARNED_OF)]
     return before.model_copy(
         update={
             "format_version": FORMAT_VERSION,

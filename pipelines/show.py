@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rpo_data.dataset import judgement
+from rpo_data.dataset import FIGURES, judgement
 
 Row = dict[str, Any]
 
@@ -31,6 +31,7 @@ def print_group(console: Console, group: Row, characters: int) -> None:
         characters = min(characters, max(console.width - cells, 30))
     console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
     weight, similarity = (np.array(group[name]) for name in ("weight", "similarity"))
+    console.print(_figures(similarity, weight, paired), markup=False)
     if paired:
         console.print(Text(_LEGEND.format("weight of win (row) against loss (column)"), "dim"))
         texts = [_pair(win, loss, characters) for win, loss in zip(wins, losses, strict=True)]
@@ -48,6 +49,15 @@ def print_group(console: Console, group: Row, characters: int) -> None:
         console.print(table)
     else:
         Console(file=console.file, width=characters + cells, highlight=False).print(table)
+
+
+def _figures(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> str:
+    """A line on what `--best`, `--worst`, `--hubs` and `--masked` rank by."""
+    mean, hub, masked = (FIGURES[by](similarity, weight, paired) for by in ("similarity", "hubs", "masked"))
+    return (
+        f"mean similarity {mean:.2f}, {masked:.0f} of {weight.size} cells masked, the heaviest column is loss "
+        f"{weight.sum(axis=0).argmax()} with {hub:.2f} times the mean"
+    )
 
 
 _LEGEND = "a cell: {}, - is masked; below, similarity of the prompts"

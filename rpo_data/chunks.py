@@ -17,7 +17,7 @@ _ROWS = 2**15
 
 
 def related_chunks(
-    vectors: np.ndarray, vector_of_row: np.ndarray, size: int, seed: int, pool: Executor
+    vectors: np.ndarray, vector_of_row: np.ndarray, size: int, seed: int, pool: Executor, tree: int = 0
 ) -> list[np.ndarray]:
     """Cut rows into chunks.
 
@@ -27,25 +27,27 @@ def related_chunks(
         size: rows of a chunk; the last one may have fewer.
         seed: of the samples that splits are made of.
         pool: works on several splits at a time.
+        tree: another number gives another tree, equally good: 0 splits by all rows where they are few, others by half.
 
     Returns:
         Row numbers of each chunk, rising; neighbouring chunks are related too.
     """
     chunks, level = [np.arange(len(vector_of_row))], 0
     while max(map(len, chunks)) > size:
-        jobs = [(vectors, vector_of_row, rows, size, (seed, level, number)) for number, rows in enumerate(chunks)]
-        chunks = [half for halves in pool.map(lambda job: _halves(*job), jobs) for half in halves]
+        jobs = [(rows, (seed + tree, level, number)) for number, rows in enumerate(chunks)]
+        halves = pool.map(lambda job: _halves(vectors, vector_of_row, job[0], job[1], size, 2 if tree else 1), jobs)
+        chunks = [half for pair in halves for half in pair]
         level += 1
     return chunks
 
 
 def _halves(
-    vectors: np.ndarray, vector_of_row: np.ndarray, rows: np.ndarray, size: int, seed: tuple[int, ...]
+    vectors: np.ndarray, vector_of_row: np.ndarray, rows: np.ndarray, seed: tuple[int, ...], size: int, part: int
 ) -> list[np.ndarray]:
-    """Two halves at the median along the line between two means; the first one holds whole chunks."""
+    """Two halves at the median along the line between two means, of one in `part` rows; the first one holds whole chunks."""
     if len(rows) <= size:
         return [rows]
-    sample = np.random.default_rng(seed).choice(len(rows), min(len(rows), _SAMPLE), replace=False)
+    sample = np.random.default_rng(seed).choice(len(rows), min(-(-len(rows) // part), _SAMPLE), replace=False)
     line = _between_means(vectors[vector_of_row[np.sort(rows[sample])]].astype(np.float64)).astype(np.float32)
     along = np.concatenate([vectors[vector_of_row[rows[at : at + _ROWS]]] @ line for at in range(0, len(rows), _ROWS)])
     order = np.argsort(-along, kind="stable")

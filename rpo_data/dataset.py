@@ -33,7 +33,8 @@ def _masked(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
     return float(np.count_nonzero(weight == 0))
 
 
-_FIGURES = {"similarity": _mean_similarity, "hubs": _largest_column, "masked": _masked}
+FIGURES = {"similarity": _mean_similarity, "hubs": _largest_column, "masked": _masked}
+"""What groups are ranked by: functions of similarity and weight, shape (wins, losses), and whether the rows are pairs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ContrastDataset:
         """
         groups = self.view(split, 0).with_format("arrow")[:]
         columns = (groups[name].to_pylist() for name in ("group_id", "similarity", "weight"))
-        figure = _FIGURES[by]
+        figure = FIGURES[by]
         ranked = [
             (name, figure(np.array(s, dtype=float), np.array(w), self.paired))
             for name, s, w in zip(*columns, strict=True)

@@ -117,7 +117,8 @@ def _members(
         order = rng.permutation(rows)
     else:
         size = group_size if strategy == "cluster" else max(_chunk_size(len(rows)) // group_size, 1) * group_size
-        chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool)
+        tree = key[1] if strategy == "cluster" else 0  # swaps tell the other strategies' views apart
+        chunks = related_chunks(material.vectors, material.prompt[rows], size, key[0], pool, tree)
         order = np.concatenate([rows[rng.permutation(chunk)] for chunk in chunks])
     if not material.kind.any():
         count = -(-len(rows) // group_size)
@@ -210,7 +211,7 @@ def _curriculum(material: Material, band: Band, view: int, views: int, seed: int
 
 def _partners(groups: list[np.ndarray], rows: int) -> np.ndarray:
     """Rows that share a group with each row, itself among them, shape (rows, width), int32, -1 where fewer."""
-    width = max(map(len, groups))
+    width = max(map(len, groups), default=0)
     found = np.full((rows, width), -1, dtype=np.int32)
     for size in np.unique([len(group) for group in groups]):
         stack = np.array([group for group in groups if len(group) == size])

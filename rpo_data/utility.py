@@ -25,7 +25,7 @@ class Band:
         min_score: lowest cosine that earns.
         max_score: highest; above it prompts are called near-duplicates.
         range_min: a row's nearest neighbours skipped.
-        range_max: only as many nearest neighbours earn; None is no limit.
+        range_max: only as many nearest neighbours earn; None: all rows, neighbours or not.
     """
 
     min_score: float = 0.0
@@ -71,7 +71,7 @@ def utility(rows: np.ndarray, material: Material, band: Band, partners: np.ndarr
     members = np.asarray(material.vectors[prompt], dtype=np.float32)
     earned = members @ members.T
     if band.range_min or band.range_max is not None:
-        _limit_ranks(earned, prompt, material.neighbors, band.range_min, band.range_max or material.neighbors.shape[1])
+        _limit_ranks(earned, prompt, material.neighbors, band.range_min, band.range_max)
     found = _whole(earned, np.float32(band.min_score - 1e-6), np.float32(band.max_score + 1e-6))
     _same_prompt(found, prompt)
     if material.known is not None:
@@ -109,10 +109,13 @@ def _same_prompt(earned: np.ndarray, prompt: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _limit_ranks(earned: np.ndarray, prompt: np.ndarray, neighbors: np.ndarray, low: int, high: int) -> None:
-    """Leave what earns only to neighbours of rank low to high - 1, counted from 0 in either row's list, in place."""
-    allowed = np.zeros(earned.shape, dtype=np.bool_)
-    for value, first, last in ((True, low, high), (False, 0, low)):
+def _limit_ranks(earned: np.ndarray, prompt: np.ndarray, neighbors: np.ndarray, low: int, high: int | None) -> None:
+    """Leave what earns only to neighbours of rank low to high - 1, counted from 0 in either row's list, in place.
+
+    Where `high` is None it is left to all but the first `low` neighbours.
+    """
+    allowed = np.full(earned.shape, high is None)
+    for value, first, last in ((True, low, high if high is not None else low), (False, 0, low)):
         for row in range(len(prompt)):
             for rank in range(first, min(last, neighbors.shape[1])):
                 near = neighbors[prompt[row], rank]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from rpo_data.embed import Embedder
+from rpo_data.errors import EmbedderError
 
 Progress = Callable[[int, int], None]
 _KEY = pa.binary(16)
@@ -47,6 +48,9 @@ def embed_texts(
 
     Returns:
         Unit vectors, shape (texts, dimension), float32; and how many texts had to be embedded.
+
+    Raises:
+        EmbedderError: the model gives NaN or infinite numbers for a text.
     """
     keys = [xxhash.xxh3_128_digest(text.encode("utf-8")) for text in texts]
     place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -61,6 +65,13 @@ def embed_texts(
     for start in range(0, len(todo), batch_size):
         step = todo[start : start + batch_size]
         fresh = embedder.embed([missing[key] for key in step])
+        broken = np.flatnonzero(~np.isfinite(fresh).all(axis=1))
+        if len(broken):
+            name, dtype, text = embedder.info.name, embedder.info.dtype, missing[step[broken[0]]]
+            raise EmbedderError(
+                f"{name} gives NaN or infinite numbers in {dtype} for {text[:60]!r}: embed with --dtype float32, or take "
+                "another embedder"
+            )
         _store(folder, step, fresh)
         vectors[[place[key] for key in step]] = fresh
         if progress:

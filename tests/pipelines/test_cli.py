@@ -72,6 +72,9 @@ def test_build_and_show(rpo_data, logs, tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert "group train-0-1: 4 wins x 4 losses" in shown.stdout
     assert "weight of win (row) against loss (column)" in shown.stdout
+    assert "0 of 16 cells masked, the heaviest column is loss " in shown.stdout
+    nothing = rpo_data("show", out, "--masked")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "no cell of the train split is masked\n")
     as_json = json.loads(rpo_data("show", out, "--json").stdout)
     assert as_json["group_id"].startswith("train-0-")
     assert len(as_json["wins"]) == 4

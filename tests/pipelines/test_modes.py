@@ -244,6 +244,12 @@ def test_show_prints_both_sides(built, liked, disliked):
         return [n for n, line in enumerate(lines) if re.search(rf"^\s*[+-] {row['completion'][0]['content']}\b", line)]
 
     assert lines[0] == f"group {group['group_id']}: {len(group['wins'])} wins x {len(group['losses'])} losses"
+    sums = np.array(group["weight"]).sum(axis=0)
+    heaviest = f"the heaviest column is loss {sums.argmax()} with {sums.max() / sums.mean():.2f} times the mean"
+    assert (
+        lines[1]
+        == f"mean similarity {np.mean(group['similarity']):.2f}, 0 of {sums.size * len(group['wins'])} cells masked, {heaviest}"
+    )
     for row in [*group["wins"], *group["losses"]]:
         (place,) = places(row)
         assert row["prompt"][0]["content"] in lines[place - 1]
@@ -291,7 +297,7 @@ MODES = st.one_of(
     drawn=MODES,
     size=st.sampled_from([2, 3, 4, 7, 64]),
     views=st.integers(1, 2),
-    strategy=st.sampled_from(["nearest", "random"]),
+    strategy=st.sampled_from(["nearest", "random", "cluster", "curriculum"]),
     test=st.sampled_from([0.0, 0.3]),
 )
 def test_promises_hold_for_any_labels_scores_languages_and_sizes(

@@ -1,5 +1,7 @@
 """A vector depends on its text alone, with real MiniLM weights; texts are rendered and cut as documented."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,18 @@ def test_repeats_are_embedded_once(minilm, tmp_path):
     vectors, fresh = embed_texts(["a", "b", "a"], minilm, tmp_path)
     assert fresh == 2
     assert vectors[0].tobytes() == vectors[2].tobytes()
+
+
+def test_a_model_that_gives_no_number_is_refused_and_nothing_is_cached(tmp_path):
+    """As half precision may: every vector is NaN where its text is the second one."""
+    static = load_embedder("static")
+    broken = replace(static, tokenize=len, forward=lambda ids: np.array([[1.0, np.nan if n == 2 else 0] for n in ids]))
+    broken = replace(broken, info=static.info.model_copy(update={"dtype": "float16", "dimension": 2}))
+    with pytest.raises(
+        EmbedderError, match=r"static gives NaN or infinite numbers in float16 for 'bb': embed with --d"
+    ):
+        embed_texts(["a", "bb", "ccc"], broken, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_bits_depend_on_is_in_the_key(minilm):

@@ -3,7 +3,7 @@
 import gzip
 import json
 import time
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -57,6 +57,17 @@ def random_vectors(rows, seed=0, dimension=8):
     return unit_vectors(np.random.default_rng(seed).normal(size=(rows, dimension)))
 
 
+VECTORS = st.sampled_from(["any", "alike", "zero", "nan"])
+
+
+def odd_vectors(kinds):
+    """Random vectors, but for those that are all alike, zero, or no numbers."""
+    vectors = random_vectors(len(kinds))
+    for kind, value in (("alike", [1, *[0] * 7]), ("zero", 0), ("nan", np.nan)):
+        vectors[np.array(kinds) == kind] = value
+    return vectors
+
+
 def test_two_obvious_clusters_become_two_groups():
     east, north = [1.0, 0.0], [0.0, 1.0]
     (groups,) = form(unit_vectors(np.array([east, north, east, north, north, east, east, north])), k=3)
@@ -65,17 +76,17 @@ def test_two_obvious_clusters_become_two_groups():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.integers(1, 4), min_size=1, max_size=30),  # rows of each prompt
+    st.lists(st.tuples(st.integers(1, 4), VECTORS), min_size=1, max_size=30),  # rows and vector of each prompt
     st.integers(1, 6),
     st.integers(1, 3),
     st.integers(1, 3),
     st.sampled_from(["nearest", "random", "cluster", "curriculum"]),
     st.integers(0, 2**31),
 )
-def test_every_row_stands_in_one_group_of_each_view(rows_of_prompt, group_size, blocks, views, strategy, seed):
-    prompt_of_row = np.repeat(np.arange(len(rows_of_prompt)), rows_of_prompt)
+def test_every_row_stands_in_one_group_of_each_view(prompts, group_size, blocks, views, strategy, seed):
+    prompt_of_row = np.repeat(np.arange(len(prompts)), [rows for rows, _ in prompts])
     block = (prompt_of_row % blocks).astype(np.int64)
-    vectors = random_vectors(len(rows_of_prompt))
+    vectors = odd_vectors([kind for _, kind in prompts])
     result = form(vectors, prompt_of_row, block, group_size=group_size, views=views, strategy=strategy, seed=seed)
     assert len(result) == views
     for groups in result:
@@ -103,6 +114,17 @@ def test_views_hardly_repeat_a_cell():
     assert all(len(view) == 600 for view in cells)
     repeated = len(cells[0] & cells[1]) + len(cells[0] & cells[2]) + len(cells[1] & cells[2])
     assert repeated < 0.02 * 1800
+
+
+@pytest.mark.parametrize("rows", [160, 1200])
+def test_views_of_clusters_are_different_trees_equally_good(rows):
+    vectors = random_vectors(rows)
+    views = form(vectors, views=3, strategy="cluster", group_size=8)
+    cells = [{(int(a), int(b)) for group in groups for a, b in combinations(group, 2)} for groups in views]
+    for one, other in combinations(cells, 2):
+        assert len(one & other) < 0.35 * len(one)
+    first, *others = (mean_similarity(vectors, np.arange(rows), groups) for groups in views)
+    assert all(other > 0.9 * first for other in others)
 
 
 def all_groupings(rows, size):
@@ -142,6 +164,46 @@ def test_shapes_of_groups_of_wins_and_losses(wins, losses, group_size, wider):
         assert wins_left == losses_left == 0
         assert shapes.sum(axis=1).max() <= group_size
     assert min(wins_left, losses_left) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 2]), VECTORS), min_size=1, max_size=40),
+    st.integers(2, 7),
+    st.integers(0, 4),
+    st.integers(1, 3),
+    st.sampled_from(["nearest", "random", "cluster", "curriculum"]),
+)
+def test_wins_and_losses_stand_in_groups_of_the_shapes_there_are(rows, group_size, wider, views, strategy):
+    """Prompts in prime numbers, fewer rows than a group, no loss at all: as `group_shapes` has it, in each view."""
+    kind, vectors = np.array([side for side, _ in rows], dtype=np.int8), odd_vectors([of for _, of in rows])
+    max_group = group_size + wider
+    result = form(vectors, kind=kind, group_size=group_size, views=views, strategy=strategy, max_group=max_group)
+    counts = [int((kind == side).sum()) for side in (1, 2)]
+    shapes, *left = group_shapes(*counts, group_size, max_group)
+    assert len(result) == views
+    for groups in result:
+        members = np.concatenate([np.empty(0, dtype=np.int64), *groups])
+        assert len(set(members.tolist())) == len(members) == len(rows) - sum(left)
+        found = sorted([int((kind[group] == side).sum()) for side in (1, 2)] for group in groups)
+        assert found == sorted(shapes.tolist())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_cases_of_wins_and_losses_come_within_a_hundredth_of_the_best(seed):
+    """Three wins and six losses, two losses to a win: 15 ways to pair the losses, 6 to hand out the pairs."""
+    vectors, kind = random_vectors(9, seed), np.repeat(np.array([1, 2], dtype=np.int8), [3, 6])
+    cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+
+    def value(groups):
+        return sum(cosine[np.ix_([r for r in g if r < 3], [r for r in g if r >= 3])].sum() for g in groups)
+
+    pairs = list(all_groupings(list(range(3, 9)), 2))
+    ways = [[[win, *two] for win, two in zip(range(3), order, strict=True)] for p in pairs for order in permutations(p)]
+    best = max(map(value, ways))
+    found = value(form(vectors, kind=kind, group_size=3, seed=seed, band=Band(min_score=-1.0))[0])
+    assert len(ways) == 90
+    assert best * 0.99 - 1e-9 <= found <= best + 1e-6
 
 
 def test_wins_and_losses_of_related_prompts_meet():

@@ -61,8 +61,14 @@ def test_ranks_count_in_either_list():
     of = material([[1, 0]] * 3, neighbors=[[1, 2], [2, 0], [0, 1]])
     assert not earned(of, band=Band(range_min=1)).any()
     of = material([[1, 0]] * 4, neighbors=[[1, 2], [0, 3], [3, 0], [2, 1]])
-    assert np.argwhere(np.triu(earned(of, band=Band(range_min=1)))).tolist() == [[0, 2], [1, 3]]
+    assert np.argwhere(np.triu(earned(of, band=Band(range_min=1, range_max=2)))).tolist() == [[0, 2], [1, 3]]
     assert np.argwhere(np.triu(earned(of, band=Band(range_max=1)))).tolist() == [[0, 1], [2, 3]]
+
+
+def test_without_a_last_rank_what_no_list_holds_earns_too():
+    of = material([[1, 0]] * 4, neighbors=[[1, 2], [0, 3], [3, 0], [2, 1]])
+    wanted = [[0, 2], [0, 3], [1, 2], [1, 3]]  # all but the first neighbours 0-1 and 2-3
+    assert np.argwhere(np.triu(earned(of, band=Band(range_min=1)))).tolist() == wanted
 
 
 @settings(max_examples=60, deadline=None)
