@@ -98,10 +98,11 @@ class RPOTrainer(Trainer):
         for groups in (train, test):
             if groups is not None:
                 _check_vocabulary(groups, model)
+        collator = GroupCollator(padding_token(tokenizer), micro_batch_size=args.micro_batch_size)
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(padding_token(tokenizer), micro_batch_size=args.micro_batch_size),
+            data_collator=collator,
             train_dataset=train,
             eval_dataset=test,
             processing_class=tokenizer,
@@ -113,7 +114,8 @@ class RPOTrainer(Trainer):
         _check_pieces(args, self.accelerator.distributed_type)
         first = next((groups[0] for groups in (train, test) if groups is not None and len(groups)), None)
         if args.share_prompts and first is not None:
-            self.data_collator = sharing_collator(self.data_collator, self.model, first)
+            collator = sharing_collator(collator, self.model, first)
+        self.data_collator: GroupCollator = collator
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
@@ -148,7 +150,7 @@ class RPOTrainer(Trainer):
         cuda = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(cuda), self.compute_loss_context_manager():
             logps = batch_logprobs(model, inputs["pieces"])  # the second pass draws the same dropout
-        loss = self.compute_loss(
+        loss: Any = self.compute_loss(
             model, inputs | {"logps": logps.requires_grad_()}, num_items_in_batch=num_items_in_batch
         )
         (slopes,) = torch.autograd.grad(loss, logps)
@@ -227,7 +229,7 @@ class RPOTrainer(Trainer):
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
 
-    def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _score(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 10), detached."""
         logps = inputs["logps"] if "logps" in inputs else batch_logprobs(model, inputs["pieces"])
         win, loss, own, reference = (inputs[k] for k in ("cell_win", "cell_loss", "cell_own", "ref_logps"))
