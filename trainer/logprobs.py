@@ -1,6 +1,7 @@
 """Log-probability of completions under a causal language model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,8 @@ def token_logprobs(model: nn.Module, source: Tensor, target: Tensor, **inputs: T
     Returns:
         float32 (float64 of a float64 model), shape (K,).
     """
-    head = getattr(model, "module", model).get_output_embeddings()
+    unwrapped: Any = getattr(model, "module", model)
+    head = unwrapped.get_output_embeddings()
     pick = head.register_forward_pre_hook(lambda _, args: (args[0].flatten(0, -2)[source],)) if head else None
     try:
         logits = model(**inputs, use_cache=False).logits

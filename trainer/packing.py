@@ -48,7 +48,8 @@ def pack_sequences(
     """
     items = [np.asarray(tokens, dtype=np.int64) for tokens in sequences]
     trees = _grow_trees(items, prompt_lengths)
-    parts, kinds = [], []  # kinds: tree, branch, segment of a part, and where its prompt ends
+    parts: list[np.ndarray] = []
+    kinds: list[tuple[int, ...]] = []  # tree, branch, segment of a part, and where its prompt ends
     for number, members in enumerate(trees):
         end = prompt_lengths[members[0]]
         parts += [items[members[0]][:end], *(items[member][end:] for member in members)]
@@ -94,7 +95,8 @@ def _grow_trees(sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int]) 
 
 def _place_trees(lengths: Sequence[int]) -> tuple[np.ndarray, tuple[int, int]]:
     """Flat start of each tree in rows as long as the longest tree (first fit, longest first), and the shape of the rows."""
-    width, ends = max(lengths), []
+    width = max(lengths)
+    ends: list[int] = []  # of the rows
     starts = np.empty(len(lengths), dtype=np.int64)
     for tree in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         row = next((row for row, end in enumerate(ends) if end + lengths[tree] <= width), len(ends))

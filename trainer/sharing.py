@@ -52,7 +52,8 @@ def sharing_collator(collator: GroupCollator, model: PreTrainedModel, group: Gro
 
 @torch.no_grad()
 def _difference(plain: GroupCollator, shared: GroupCollator, model: PreTrainedModel, group: Group) -> str | None:
-    training, logps = model.training, []
+    training = model.training
+    logps: list[torch.Tensor] = []
     model.eval()
     try:
         for collator in (replace(plain, micro_batch_size=1), shared):
@@ -61,6 +62,7 @@ def _difference(plain: GroupCollator, shared: GroupCollator, model: PreTrainedMo
     finally:
         model.train(training)
     tolerance = 1e-5 if torch.finfo(model.dtype).bits >= 32 else 1e-3
-    if torch.allclose(*logps, rtol=tolerance, atol=tolerance):
+    one_by_one, in_trees = logps
+    if torch.allclose(in_trees, one_by_one, rtol=tolerance, atol=tolerance):
         return None
-    return f"log-probs of the first group come out otherwise, by up to {(logps[0] - logps[1]).abs().max():.2g} nats"
+    return f"log-probs of the first group come out otherwise, by up to {(in_trees - one_by_one).abs().max():.2g} nats"

@@ -108,14 +108,15 @@ class RPOTrainer(Trainer):
                 _check_vocabulary(groups, model)
         if peft_config is not None:
             model = add_adapters(model, peft_config, args.seed)
+        collator = GroupCollator(
+            padding_token(tokenizer),
+            micro_batch_size=args.micro_batch_size,
+            count_prompts=args.loss_type == "joint",
+        )
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(
-                padding_token(tokenizer),
-                micro_batch_size=args.micro_batch_size,
-                count_prompts=args.loss_type == "joint",
-            ),
+            data_collator=collator,
             train_dataset=train,
             eval_dataset=test,
             processing_class=tokenizer,
@@ -127,7 +128,8 @@ class RPOTrainer(Trainer):
         _check_pieces(args, self.accelerator.distributed_type)
         first = next((groups[0] for groups in (train, test) if groups is not None and len(groups)), None)
         if args.share_prompts and first is not None:
-            self.data_collator = sharing_collator(self.data_collator, self.model, first)
+            collator = sharing_collator(collator, self.model, first)
+        self.data_collator: GroupCollator = collator
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
@@ -165,7 +167,7 @@ class RPOTrainer(Trainer):
         cuda = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(cuda), self.compute_loss_context_manager():
             logps = batch_logprobs(model, inputs["pieces"])  # the second pass draws the same dropout
-        loss = self.compute_loss(
+        loss: Any = self.compute_loss(
             model, inputs | {"logps": logps.requires_grad_()}, num_items_in_batch=num_items_in_batch
         )
         (slopes,) = torch.autograd.grad(loss, logps)

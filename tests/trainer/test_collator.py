@@ -3,10 +3,10 @@ import doctest
 import pytest
 import torch
 
-from rpo_data.trainer import collator, loss, tokenize
+from rpo_data.trainer import collator, loss, packing, tokenize
 
 
-@pytest.mark.parametrize("module", [collator, loss, tokenize])
+@pytest.mark.parametrize("module", [collator, loss, packing, tokenize])
 def test_docstring_examples_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -51,3 +51,25 @@ def test_prompt_tokens_count_under_joint_and_the_prompt_length_stays():
     assert batch["completion_mask"].tolist() == [[False, False, True]]
     assert joint["completion_mask"].tolist() == [[True, True, True]]  # the first has no context and counts nowhere
     assert batch["response_tokens"].tolist() == joint["response_tokens"].tolist() == [1]
+
+
+def test_pieces_hold_similar_lengths_and_equal_prompts():
+    lengths = [9, 3, 8, 2]
+    sequences = [[6] * length for length in lengths]
+    how = {"pad_token_id": 0, "micro_batch_size": 2, "count_prompts": False}
+    padded = collator.cut_pieces(sequences, [1] * 4, share_prompts=False, **how)
+    assert [piece["rows"].tolist() for piece in padded] == [[3, 1], [2, 0]]
+    assert [piece["input_ids"].shape for piece in padded] == [(2, 3), (2, 9)]
+    prompts = [[5, 6], [4, 6], [5, 6], [4, 6]]  # wins, then losses
+    shared = collator.cut_pieces([[*prompt, 7] for prompt in prompts], [2] * 4, share_prompts=True, **how)
+    assert [piece["rows"].tolist() for piece in shared] == [[1, 3], [0, 2]]
+    assert [piece["input_ids"].tolist() for piece in shared] == [[[4, 6, 7, 7]], [[5, 6, 7, 7]]]
+
+
+def test_prompt_tokens_count_where_asked_for():
+    both = {0: collator.Completion([5, 6, 7], 2, 0.0)}
+    group = collator.Group(both, [], [], [], [], [], [], [])
+    for share in (False, True):
+        (piece,) = collator.GroupCollator(0, share_prompts=share, count_prompts=True)([group])["pieces"]
+        counted = piece["target"].numel() if share else int(piece["completion_mask"][:, 1:].sum())
+        assert counted == 2

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rpo_data.trainer.collator import pad_sequences
-from rpo_data.trainer.logprobs import sequence_logprobs
+from rpo_data.trainer.logprobs import sequence_logprobs, token_logprobs
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10, 11, 12]]
 
@@ -36,3 +36,17 @@ def test_a_token_without_context_and_an_empty_completion_count_nothing(tiny_mode
     got = sequence_logprobs(model, **batch)
     assert got.tolist() == [0.0, 0.0]
     got.sum().backward()  # no NaN, no missing graph
+
+
+def test_logits_are_made_at_the_places_asked_for_alone(tiny_models):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    made = []
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: made.append(logits.shape))
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    got = token_logprobs(model, torch.tensor([1, 3]), torch.tensor([7, 9]), input_ids=ids)
+    assert made == [(2, model.config.vocab_size)]
+    whole = model(ids).logits.log_softmax(dim=-1)
+    assert made[1] == (2, 3, model.config.vocab_size)  # nothing stays behind
+    assert torch.allclose(got, torch.stack([whole[0, 1, 7], whole[1, 0, 9]]), atol=1e-5)
+    model.get_output_embeddings = lambda: None  # a model that does not say where its head is
+    assert torch.allclose(token_logprobs(model, torch.tensor([1, 3]), torch.tensor([7, 9]), input_ids=ids), got)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -41,25 +42,28 @@ def folder(make, tiny_models, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(folder):
-    """Four groups a step: two a batch and two batches on one process, one a batch and two batches on each of two."""
+    """Four groups a step: two a batch and two batches on one process, one a batch and two batches on each of two.
+
+    On two once more in pieces of 3 sequences: the groups have 8, 4, 6 and 6, so the ranks take turns unevenly.
+    """
     script = Path(__file__).with_name("two_processes.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     running = []
-    for processes in (1, 2):
-        out = folder / str(processes)
+    for processes, pieces in ((1, 0), (2, 0), (2, 3)):
+        out = folder / f"{processes}-{pieces}"
         out.mkdir()
-        command = [*launch, str(processes), str(script), str(folder), str(out), str(2 // processes)]
+        command = [*launch, str(processes), str(script), str(folder), str(out), str(2 // processes), str(pieces)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         running.append((out, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)))
     results = []
     for out, process in running:
-        _, errors = process.communicate(timeout=150)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors[-3000:]
         results.append(json.loads((out / "result.json").read_text()))
-    one, two = results
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert (one["files"], two["files"]) == (1, 1)  # only the main process wrote, and only once
-    for loss_type in ("rpo", "diagonal", "lipo"):
+    one, *more = results
+    assert [result["processes"] for result in results] == [1, 2, 2]
+    assert [result["files"] for result in results] == [1, 1, 1]  # only the main process wrote, and only once
+    for two, loss_type in itertools.product(more, ("rpo", "diagonal", "lipo")):
         alone, shared = one["losses"][loss_type], two["losses"][loss_type]
         assert shared["reference"] == pytest.approx(alone["reference"], abs=1e-4)
         for part in ("before", "log"):
@@ -69,4 +73,5 @@ def test_two_processes_equal_one(folder):
         assert shared["parameters"] == pytest.approx(alone["parameters"], abs=1e-6)
     # evaluate() before train() would leave every process with gradients of its own
     assert one["refused"] is None
-    assert "set eval_on_start=True" in two["refused"]
+    for two in more:
+        assert "set eval_on_start=True" in two["refused"]

@@ -13,7 +13,7 @@ from rpo_data.errors import TrainingError
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.trainer import RPOConfig, RPOTrainer
 
-folder, out, batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+folder, out, batch_size, micro_batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 tables = [load_from_disk(str(folder / name)) for name in ("pairs", "groups", "neighbors")]
 data = ContrastDataset(Manifest.model_validate_json((folder / "manifest.json").read_text()), *tables)
 tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -27,6 +27,7 @@ def new_trainer(loss_type: str) -> RPOTrainer:
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=batch_size,
         gradient_accumulation_steps=2,
+        micro_batch_size=micro_batch_size or None,
         train_sampling_strategy="sequential",
         eval_on_start=True,
         max_steps=1,
