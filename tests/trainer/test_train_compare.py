@@ -98,6 +98,8 @@ def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo
         assert (folder / "model.safetensors").is_file()
         assert results[name]["steps"] == 4
     alone = train(echo, str(tiny_models["qwen2"]), tmp_path / "alone", settings | {"loss_type": "dpo"})
+    assert "with [Direct Preference" in (tmp_path / "out" / "compare-dpo" / "README.md").read_text()
+    assert "with [Relative Preference" in (tmp_path / "out" / "README.md").read_text()
     assert results["dpo"]["after"]["eval_loss"] == pytest.approx(alone["after"]["eval_loss"], abs=1e-6)
 
     table = lines[lines.index("held out  4 pairs, 4 steps each") + 1 :]
