@@ -34,6 +34,9 @@ def test_lora_options_are_fields_of_loraconfig(tmp_path):
     assert set(lora.target_modules) == {"q_proj", "v_proj"}
     assert set(make_lora({"lora_target_modules": "k_proj,o_proj"}).target_modules) == {"k_proj", "o_proj"}
     assert make_lora({"lora_r": 4}).target_modules == "all-linear"
+    assert make_lora({"lora_bias": "all"}).bias == "all"
+    starts = [make_lora({"lora_init_lora_weights": text}).init_lora_weights for text in ("gaussian", "false")]
+    assert starts == ["gaussian", False]
     assert make_lora({"beta": 1}) is None
 
 
