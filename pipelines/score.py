@@ -69,7 +69,7 @@ def score(
     total = sum(len(groups.ref_logps) for groups in splits)
     say(f"reference {trainer.reference_computed:,} of {total:,} sequences scored now, all others were stored")
     largest = _verify(trainer, splits, verify, say) if verify and trainer.is_world_process_zero() else None
-    say(f"kept in   {trainer.reference_folder}")
+    say(f"store     {trainer.reference_folder}")
     return {
         "store": trainer.reference_folder,
         "model": trainer.reference_id,
@@ -81,6 +81,7 @@ def score(
 
 def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Say) -> float:
     absolute, relative = TOLERANCE[trainer.accelerator.mixed_precision]
+    allowed = f"{absolute:g} + {100 * relative:g} % of the value"
     sizes = [len(groups.ref_logps) for groups in splits]
     total, largest = sum(sizes), 0.0
     sample = np.sort(np.random.default_rng(trainer.args.seed).choice(total, min(count, total), replace=False))
@@ -100,12 +101,9 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
             worst = int(np.flatnonzero(off)[0])
             raise TrainingError(
                 f"the stored log-prob of {first_row(groups.pairs, rows[[worst]], groups.split)} is {stored[worst]:.4f}, "
-                f"computed again it is {again[worst]:.4f}, and they may differ by {absolute:g} + {relative:.1%} of it: "
+                f"computed again it is {again[worst]:.4f}, and they may differ by {allowed}: "
                 f"delete {trainer.reference_folder} and score again"
             )
         largest = max(largest, float(np.abs(again - stored).max(initial=0)))
-    say(
-        f"verified  {len(sample):,} sequences: they differ by at most {largest:.1e} nats "
-        f"(tolerance {absolute:g} + {relative:.3%} of the value)"
-    )
+    say(f"verified  {len(sample):,} sequences: they differ by at most {largest:.1e} nats (tolerance {allowed})")
     return largest

@@ -1,6 +1,7 @@
 """Load, fingerprint and still a model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from rpo_data.errors import TrainingError
 
-_NOT_CONTENT = ("_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-_NOT_CONTENT += ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
-_PEFT_WRAPPERS = ("base_layer", "original_module")  # peft puts these into the names of the weights it wraps
+# names, places and versions in the settings of a model or a peft adapter
+_NOT_CONTENT = (
+    "_name_or_path", "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
+    "base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping",
+)  # fmt: skip
+_PEFT_WRAPPERS = re.compile(r"\b(base_layer|original_module)\.")  # in the names of weights that peft wraps
 
 
 def load_model(name: str | Path) -> PreTrainedModel:
@@ -69,12 +73,11 @@ def model_id(model: PreTrainedModel) -> str:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     active = _active_adapters(model)
-    left_out = {*getattr(model, "peft_config", {})} - {*active}
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        parts = name.removeprefix("base_model.model.").split(".")
-        if left_out.isdisjoint(parts):
-            weights[".".join(part for part in parts if part not in _PEFT_WRAPPERS)] = tensor
+    left_out, weights = {*getattr(model, "peft_config", {})} - {*active}, {}
+    for part in (base, getattr(model, "prompt_encoder", nn.Module())):  # peft keeps tuned prompts beside the model
+        for name, tensor in part.state_dict().items():
+            if left_out.isdisjoint(name.split(".")):
+                weights[_PEFT_WRAPPERS.sub("", name)] = tensor
     settings = [model.config.to_dict(), *(adapter.to_dict() for adapter in active.values())]
     content = [{key: value for key, value in item.items() if key not in _NOT_CONTENT} for item in settings]
     digest = xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=_as_json).encode())
@@ -91,7 +94,8 @@ def model_id(model: PreTrainedModel) -> str:
 def _active_adapters(model: PreTrainedModel) -> dict[str, Any]:
     """Settings of the peft adapters that take part in a forward pass, by name; none within peft's `disable_adapter`."""
     adapters = getattr(model, "peft_config", {})
-    if not adapters or any(getattr(module, "disable_adapters", False) for module in model.modules()):
+    off = any(getattr(module, "disable_adapters", None) is True for module in model.modules())  # else it is a method
+    if not adapters or off or not getattr(model, "has_active_enabled_adapter", True):
         return {}
     active = model.active_adapters() if callable(model.active_adapters) else model.active_adapters
     return {name: adapters[name] for name in sorted(active)}

@@ -120,7 +120,9 @@ def make_store(folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(
+            item.suffix != ".tmp" and item != _about(folder) for item in folder.iterdir()
+        ):  # other ranks do the same
             raise TrainingError(f"{folder} exists and is no store of reference log-probs: choose another folder")
         _write_whole(_about(folder), json.dumps({"model": None}).encode())
     except OSError as error:
@@ -163,8 +165,8 @@ def reference_logprobs(
         if not np.isfinite(logps[chunk]).all():
             place = first_row(pairs, chunk[~np.isfinite(logps[chunk])], split)
             raise TrainingError(
-                f"the reference gives a log-prob that is not finite, first for {place}: its weights are damaged, or too "
-                "large for this number type"
+                f"the reference model gives log-probs that are not finite, first for {place}: its weights are damaged, or "
+                "too large for this number type"
             )
         if main:
             _keep(store, [sequences.keys[row] for row in chunk], logps[chunk])

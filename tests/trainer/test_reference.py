@@ -1,11 +1,14 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rpo_data.errors import TrainingError
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.models import model_id
-from rpo_data.trainer.reference import ReferenceStore
 
 
 @pytest.fixture
@@ -21,14 +24,92 @@ def scored(monkeypatch):
     return counted
 
 
-def test_another_run_computes_nothing(tiny_models, echo, config, scored):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 3e-4, "max_steps": 7, "seed": 5, "gradient_accumulation_steps": 2},
+        {"beta": 0.5},
+        {"loss_type": "uniform"},
+        {"loss_type": "diagonal", "diagonal_alpha": 0.5},
+        {"output_dir": "elsewhere"},
+        {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 4},
+    ],
+    ids=str,
+)
+def test_a_setting_without_a_say_in_log_probs_computes_nothing(change, tiny_models, echo, config, scored, tmp_path):
+    change = {name: str(tmp_path / value) if name == "output_dir" else value for name, value in change.items()}
     first = RPOTrainer(tiny_models["qwen2"], config(), echo, echo)
     assert sum(scored) == len(first.train_dataset.ref_logps) + len(first.eval_dataset.ref_logps) == 40
     scored.clear()
-    again = RPOTrainer(tiny_models["qwen2"], config(learning_rate=3e-4, beta=0.5, loss_type="uniform"), echo, echo)
+    again = RPOTrainer(tiny_models["qwen2"], config(**change), echo, echo)
     assert scored == []
     assert again.reference_computed == 0
     assert again.train_dataset.ref_logps.tolist() == first.train_dataset.ref_logps.tolist()
+
+
+def test_other_groups_weights_and_order_compute_nothing(tiny_models, make, config, scored):
+    rows = make.echo_pairs(8, seed=1)
+    one = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2, 3], [4, 5, 6, 7]]])})
+    eights = make.paired_groups("train", [[list(range(8))]], weight=lambda size: np.eye(size))
+    other = make.dataset({"train": rows[::-1]}, {"train": eights})
+    first = RPOTrainer(tiny_models["qwen2"], config(), one).train_dataset
+    scored.clear()
+    again = RPOTrainer(tiny_models["qwen2"], config(), other).train_dataset
+    assert scored == []
+    assert again.ref_logps[again.pairs.chosen].tolist() == first.ref_logps[first.pairs.chosen][::-1].tolist()
+
+
+def test_added_pairs_are_computed_alone(tiny_models, make, config, scored):
+    rows = make.echo_pairs(12, seed=1)
+    for count, computed in ((8, 16), (12, 8), (8, 0), (12, 0)):
+        groups = make.paired_groups("train", [make.in_groups(count, 4)])
+        RPOTrainer(tiny_models["qwen2"], config(), make.dataset({"train": rows[:count]}, {"train": groups}))
+        assert sum(scored) == computed
+        scored.clear()
+
+
+def test_a_changed_template_is_computed_where_it_shows(tiny_models, make, config, scored):
+    rows = make.echo_pairs(4, seed=1)
+    for row in rows[:2]:
+        row["prompt"].insert(0, make.message("system", "be kind"))
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2, 3]]])})
+    RPOTrainer(tiny_models["qwen2"], config(), data)
+    scored.clear()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{{ message.content }}", "{{ message.content | upper if message.role == 'system' else message.content }}"
+    )
+    RPOTrainer(tiny_models["qwen2"], config(), data, processing_class=tokenizer)
+    assert sum(scored) == 4  # two sequences of each of the two pairs with a system turn
+
+
+@pytest.mark.parametrize("change", ["weights", "config", "dtype", "bf16"])
+def test_another_model_computes_everything_beside_what_is_stored(change, tiny_models, echo, config, scored):
+    first = RPOTrainer(tiny_models["qwen2"], config(), echo)
+    scored.clear()
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    with torch.no_grad():
+        if change == "weights":
+            model.model.norm.weight[0] += 1e-3
+    if change == "config":
+        model.config.rms_norm_eps = 1e-3
+    if change == "dtype":
+        model.to(torch.bfloat16)
+    second = RPOTrainer(model, config(bf16=change == "bf16"), echo, processing_class=first.processing_class)
+    assert sum(scored) == len(first.train_dataset.ref_logps) == 32
+    assert second.reference_folder != first.reference_folder
+    scored.clear()
+    RPOTrainer(tiny_models["qwen2"], config(), echo)
+    assert scored == []
+
+
+def test_rows_that_differ_in_the_border_alone_are_two_sequences(tiny_models, make, config):
+    rows = [make.pair_row(0, "apple", "bread", "cloud"), make.pair_row(1, "apple", "bread", "cloud")]
+    rows[1]["prompt"] += [make.message("assistant", "bread"), make.message("user", "apple")]
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    trained = RPOTrainer(tiny_models["qwen2"], config(), data).train_dataset
+    assert len(trained.pairs.sequences) == 4
+    assert len(set(trained.ref_logps.tolist())) == 4
 
 
 def test_only_what_a_cut_changed_is_computed_again(tiny_models, make, config, scored):
@@ -81,54 +162,51 @@ def test_mixed_precision_has_a_folder_of_its_own(tiny_models, echo, config):
     plain = RPOTrainer(tiny_models["qwen2"], config(), echo)
     mixed = RPOTrainer(tiny_models["qwen2"], config(bf16=True), echo)
     assert mixed.reference_id == plain.reference_id + "-bf16"
-    assert mixed.reference_computed == len(mixed.train_dataset.ref_logps)
+    assert mixed.reference_folder.name == mixed.reference_id
 
 
 def test_the_store_lies_in_the_cache_home_by_default(tiny_models, echo, config, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     trainer = RPOTrainer(tiny_models["qwen2"], config(cache_dir=None), echo)
     folder = tmp_path / "home" / "rpo-data" / "reference" / trainer.reference_id
-    assert [file.suffix for file in folder.iterdir()] == [".arrow"]
+    assert trainer.reference_folder == folder
+    assert sorted(file.suffix for file in folder.iterdir()) == [".arrow", ".json"]
+    assert json.loads((folder / "reference.json").read_text()) == {"model": trainer.reference_id}
 
 
-def test_a_killed_write_leaves_nothing_that_is_read(tmp_path, monkeypatch):
-    store = ReferenceStore(tmp_path / "reference")
-    store.write([b"a" * 16], [-1.5])
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            store.write([b"b" * 16], [-2.5])
-    assert len(list(store.folder.iterdir())) == 2  # the whole file, and the torn one under another name
-    logps = store.read([b"b" * 16, b"a" * 16])
-    assert np.isnan(logps[0])
-    assert logps[1] == -1.5
-
-
-def test_a_killed_scoring_goes_on_where_it_stopped(tiny_models, echo, config, scored, monkeypatch):
-    from rpo_data.trainer import reference
-
-    monkeypatch.setattr(reference, "_BATCHES_A_FILE", 1)
-    write, calls = ReferenceStore.write, []
-
-    def third_fails(self, keys, logps):
-        calls.append(len(keys))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        write(self, keys, logps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReferenceStore, "write", third_fails)
-        with pytest.raises(KeyboardInterrupt):
-            RPOTrainer(tiny_models["qwen2"], config(), echo)
-    kept = sum(calls[:2])
+def test_a_store_is_a_cache_dir_of_its_model(tiny_models, echo, config, scored, tmp_path):
+    first = RPOTrainer(tiny_models["qwen2"], config(), echo)
+    shutil.copytree(first.reference_folder, tmp_path / "shared")
     scored.clear()
-    trainer = RPOTrainer(tiny_models["qwen2"], config(), echo)
-    assert kept > 0
-    assert sum(scored) == len(trainer.train_dataset.ref_logps) - kept
+    again = RPOTrainer(tiny_models["qwen2"], config(cache_dir=str(tmp_path / "shared")), echo)
+    assert scored == []
+    assert again.reference_folder == tmp_path / "shared"
+    with pytest.raises(
+        TrainingError, match=r"shared holds the log-probs of another model \(Qwen2.*, and this one is Lla"
+    ):
+        RPOTrainer(tiny_models["llama"], config(cache_dir=str(tmp_path / "shared")), echo)
+    with pytest.raises(
+        TrainingError, match=r"of another model \(.*-float32, and this one is .*-float32-bf16\)"
+    ) as caught:
+        RPOTrainer(tiny_models["qwen2"], config(cache_dir=str(tmp_path / "shared"), bf16=True), echo)
+    assert "\n" not in str(caught.value)
+    assert scored == []
+
+
+def test_log_probs_that_are_not_finite_name_the_first_row(tiny_models, make, config):
+    rows = make.echo_pairs(6, seed=1)
+    rows[3]["rejected"][0]["content"] += " ~"
+    rows[4]["chosen"][0]["content"] += " ~"
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[list(range(6))]])})
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["llama"])
+    (token,) = tokenizer("~")["input_ids"]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[token] = float("nan")
+    with pytest.raises(
+        TrainingError, match=r"not finite, first for row 3 of split 'train' \(rejected\): its weights are"
+    ):
+        RPOTrainer(model, config(), data, processing_class=tokenizer)
 
 
 def test_model_id_knows_content_not_place(tiny_models, tmp_path):
