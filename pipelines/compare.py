@@ -7,7 +7,7 @@ from typing import Any
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
-from rpo_data.pipelines.train import Say, train
+from rpo_data.pipelines.train import Say, _silent, train
 from rpo_data.pipelines.train_settings import make_config
 from rpo_data.trainer.tokenize import Progress
 
@@ -40,7 +40,8 @@ def compare(
         TrainingError: both losses are one, or nothing is held out; and as `train`, before either run begins.
     """
     out = Path(out)
-    first = make_config(settings, out).loss_type
+    args = make_config(settings, out)
+    first, say_once = args.loss_type, say if args.process_index == 0 else _silent
     other_settings = {**settings, "loss_type": other}
     make_config(other_settings, out)
     if other == first:
@@ -53,14 +54,14 @@ def compare(
         )
     results = {}
     for name, folder, own in ((first, out, settings), (other, out / f"compare-{other}", other_settings)):
-        say(f"run       {name}, into {folder}")
+        say_once(f"run       {name}, into {folder}")
         results[name] = train(dataset, model, folder, own, say=say, progress=progress)
         gc.collect()  # trainer and model hold each other; the second run needs the room
     rows, what = len(dataset.rows["test"]), "pairs" if dataset.paired else "responses"
-    say(f"held out  {rows:,} {what}, {results[first]['steps']:,} steps each")
-    say(f"{'':<22}{'before':>12}" + "".join(f"{name:>12}" for name in results))
+    say_once(f"held out  {rows:,} {what}, {results[first]['steps']:,} steps each")
+    say_once(f"{'':<22}{'before':>12}" + "".join(f"{name:>12}" for name in results))
     for text, (figure, form) in _ROWS.items():
         values = [results[first]["before"], *(result["after"] for result in results.values())]
         cells = [form.format(at[f"eval_{figure}"]) if f"eval_{figure}" in at else "" for at in values]
-        say(f"{text:<22}" + "".join(f"{cell:>12}" for cell in cells))
+        say_once(f"{text:<22}" + "".join(f"{cell:>12}" for cell in cells))
     return results

@@ -83,7 +83,8 @@ def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     from peft import LoraConfig
 
     hints = typing.get_type_hints(LoraConfig)
-    known = {_LORA + name.removeprefix(_LORA): name for name in hints}  # lora_alpha is `lora_alpha`, lora_r is `r`
+    names = sorted(hints, key=lambda name: not name.startswith(_LORA))  # of `bias` and `lora_bias`, the former is meant
+    known = {_LORA + name.removeprefix(_LORA): name for name in names}  # lora_alpha is `lora_alpha`, lora_r is `r`
     values = {}
     for name, value in given.items():
         if name not in known:
@@ -131,7 +132,8 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return tuple(str if typing.get_origin(kind) is typing.Literal else kind for kind in kinds)
 
 
 def _cast(name: str, value: Any, hint: Any) -> Any:

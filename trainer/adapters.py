@@ -1,5 +1,6 @@
 """Adapters through peft: the policy is a base model with adapters, and its reference is the same model with them off."""
 
+import warnings
 from typing import Any
 
 from transformers import PreTrainedModel, set_seed
@@ -35,6 +36,8 @@ def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int) -> PreTrai
         raise TrainingError(f"{peft_config.peft_type.value} adds tokens to the prompt: use adapters such as LoRA")
     set_seed(seed)
     try:
-        return get_peft_model(model, peft_config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft (0.21) asks transformers (5.23) by an old name
+            return get_peft_model(model, peft_config)
     except ValueError as error:
         raise TrainingError(f"these adapters do not fit the model: {' '.join(str(error).split())[:300]}") from error

@@ -21,6 +21,10 @@ _FIGURES = {
     "logps/chosen": "log-prob of chosen (nats)",
     "logps/rejected": "log-prob of rejected (nats)",
 }
+_METHODS = {
+    "rpo": "[Relative Preference Optimization](https://arxiv.org/abs/2402.10958)",
+    "dpo": "[Direct Preference Optimization](https://arxiv.org/abs/2305.18290)",
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CITATION = """@article{yin2024relative,
   title   = {Relative Preference Optimization: Enhancing {LLM} Alignment through Contrasting Responses across Identical and Diverse Prompts},
@@ -48,11 +52,11 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
     head["tags"] = ["rpo-data", "preference-optimization", *([tags] if isinstance(tags, str) else tags)]
     head |= {"datasets" if name == "dataset" else name: value for name, value in given.items()}
     what = "Adapters for" if adapters else "Trained from"
+    method = _METHODS.get(trainer.args.loss_type, _METHODS["rpo"])
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {title}",
-        f"{what} `{base if 'base_model' in head else Path(base).name}` with [Relative Preference Optimization]"
-        "(https://arxiv.org/abs/2402.10958), on a contrast dataset made by rpo-data.",
+        f"{what} `{base if 'base_model' in head else Path(base).name}` with {method}, on a contrast dataset made by rpo-data.",
         "## Dataset",
         _dataset(trainer),
         "## Settings",

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import math
 import re
 
 import pytest
 import torch
 import yaml
-from transformers import EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
 
+from rpo_data.errors import TrainingError
 from rpo_data.trainer import RPOTrainer
 
 
@@ -134,3 +136,37 @@ def test_push_to_hub_uploads_the_model_and_its_card(tiny_models, echo, config, t
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert re.search(r"^# run$", (tmp_path / "run" / "README.md").read_text(), re.MULTILINE)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "qwen2"
+
+
+@pytest.mark.parametrize("missing", ["pad_token", "chat_template"])
+def test_a_tokenizer_without_pad_token_or_template_will_do(tiny_models, echo, config, missing):
+    first = []
+    for taken in (None, missing):
+        tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
+        if taken:
+            setattr(tokenizer, taken, None)
+        trainer = RPOTrainer(tiny_models["qwen2"], config(max_steps=2), echo, echo, processing_class=tokenizer)
+        trainer.train()
+        first.append((trainer.evaluate()["eval_loss"], trainer.train_dataset.pairs.sequences.tokens.tolist()))
+    losses, tokens = zip(*first, strict=True)
+    assert losses[0] < math.log(2) - 1e-4
+    if missing == "pad_token":  # padding is masked: another token there changes nothing
+        assert tokens[0] == tokens[1]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    else:
+        assert tokens[0] != tokens[1]
+        assert losses[1] < math.log(2) - 1e-4
+
+
+def test_a_folder_without_a_tokenizer_and_a_sequence_too_long_are_one_sentence(tiny_models, echo, config, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    model.save_pretrained(tmp_path / "bare")
+    with pytest.raises(TrainingError, match="tokenizer") as caught:
+        RPOTrainer(tmp_path / "bare", config(), echo)
+    assert "\n" not in str(caught.value)
+    model.config.max_position_embeddings = 8
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
+    with pytest.raises(
+        TrainingError, match=r"a sequence has \d+ tokens, the model takes 8: set max_length to 8 or less"
+    ):
+        RPOTrainer(model, config(), echo, processing_class=tokenizer)

@@ -34,6 +34,9 @@ def test_lora_options_are_fields_of_loraconfig(tmp_path):
     assert set(lora.target_modules) == {"q_proj", "v_proj"}
     assert set(make_lora({"lora_target_modules": "k_proj,o_proj"}).target_modules) == {"k_proj", "o_proj"}
     assert make_lora({"lora_r": 4}).target_modules == "all-linear"
+    assert make_lora({"lora_bias": "all"}).bias == "all"
+    starts = [make_lora({"lora_init_lora_weights": text}).init_lora_weights for text in ("gaussian", "false")]
+    assert starts == ["gaussian", False]
     assert make_lora({"beta": 1}) is None
 
 
@@ -98,6 +101,8 @@ def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo
         assert (folder / "model.safetensors").is_file()
         assert results[name]["steps"] == 4
     alone = train(echo, str(tiny_models["qwen2"]), tmp_path / "alone", settings | {"loss_type": "dpo"})
+    assert "with [Direct Preference" in (tmp_path / "out" / "compare-dpo" / "README.md").read_text()
+    assert "with [Relative Preference" in (tmp_path / "out" / "README.md").read_text()
     assert results["dpo"]["after"]["eval_loss"] == pytest.approx(alone["after"]["eval_loss"], abs=1e-6)
 
     table = lines[lines.index("held out  4 pairs, 4 steps each") + 1 :]
