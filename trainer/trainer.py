@@ -251,7 +251,7 @@ class RPOTrainer(Trainer):
             page = model_card(self, **metadata)
             Path(self.args.output_dir, "README.md").write_text(page, encoding="utf-8")
 
-    def _score(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _score(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""
         logps = inputs["logps"] if "logps" in inputs else batch_logprobs(model, inputs["pieces"])
         losses = batch_losses(logps, inputs, self.args.beta, self.args.loss_type)
