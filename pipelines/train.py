@@ -30,6 +30,8 @@ _FIXED_BY_A_RUN = (
     "loss_type",
     "diagonal_alpha",
     "max_length",
+    "temperature",
+    "normalize",
     "learning_rate",
     "seed",
     "per_device_train_batch_size",
