@@ -29,6 +29,7 @@ def scored(monkeypatch):
     [
         {"learning_rate": 3e-4, "max_steps": 7, "seed": 5, "gradient_accumulation_steps": 2},
         {"beta": 0.5},
+        {"temperature": 0.2, "normalize": "none"},
         {"loss_type": "uniform"},
         {"loss_type": "diagonal", "diagonal_alpha": 0.5},
         {"output_dir": "elsewhere"},
