@@ -196,7 +196,7 @@ def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason
 @pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, MistralConfig])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_models_that_can_share_pass_the_first_group(config_class, dtype):
-    model = tiny(config_class, dtype, initializer_range=0.02, **{"sliding_window": None})
+    model = tiny(config_class, dtype, sliding_window=None)
     assert sharing_refusal(model) is None
     assert sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
 
@@ -209,9 +209,10 @@ def test_a_sliding_window_would_be_silently_wrong():
     assert (logprobs(model, sequences, prompt_lengths) - alone).abs().max() > 1e-3
 
 
-def test_a_model_that_is_wrong_on_the_first_group_falls_back(caplog):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_is_wrong_on_the_first_group_falls_back(dtype, caplog):
     """A model that nothing gives away by name: its positions run along the row."""
-    model = tiny(LlamaConfig)
+    model = tiny(LlamaConfig, dtype, hidden_size=64, initializer_range=0.3)
     inner = model.model.rotary_emb.forward
     model.model.rotary_emb.forward = lambda x, position_ids: inner(x, torch.arange(x.shape[1])[None])
     assert sharing_refusal(model) is None
