@@ -166,7 +166,6 @@ def group_of(trees):
     return Group(items, [0], [1], [1.0], [True])
 
 
-NOT_PREFIXED = {key: SIZES[key] for key in SIZES if key not in ("intermediate_size", "num_key_value_heads")}
 REFUSED = [
     (MistralConfig, {"sliding_window": 8}, "its layers attend to a sliding window"),
     (Gemma2Config, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
@@ -332,3 +331,16 @@ def test_both_passes_draw_the_same_dropout(tiny_models, many, config):
 def test_settings_that_cannot_work_are_refused(config):
     with pytest.raises(TrainingError, match="micro_batch_size 0 cannot work: it must be at least 1"):
         config(micro_batch_size=0)
+
+
+def test_adapters_share_prompts_but_not_virtual_tokens():
+    peft = pytest.importorskip("peft")
+    sequences, prompt_lengths = sequences_of(PAIRS)
+    lora = peft.get_peft_model(tiny(LlamaConfig), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False))
+    assert sharing_collator(GroupCollator(0), lora, group_of(PAIRS)).share_prompts
+    alone = logprobs(lora, sequences, prompt_lengths, share_prompts=False, micro_batch_size=1)
+    assert torch.allclose(logprobs(lora, sequences, prompt_lengths), alone, atol=1e-5)
+    with lora.disable_adapter():
+        assert (logprobs(lora, sequences, prompt_lengths) - alone).abs().max() > 1e-3
+    virtual = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert "before the prompt" in sharing_refusal(peft.get_peft_model(tiny(LlamaConfig), virtual))
