@@ -166,7 +166,6 @@ def group_of(trees):
     return Group(items, [0], [1], [1.0], [True])
 
 
-NOT_PREFIXED = {key: SIZES[key] for key in SIZES if key not in ("intermediate_size", "num_key_value_heads")}
 REFUSED = [
     (MistralConfig, {"sliding_window": 8}, "its layers attend to a sliding window"),
     (Gemma2Config, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
@@ -196,7 +195,7 @@ def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason
 @pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, MistralConfig])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_models_that_can_share_pass_the_first_group(config_class, dtype):
-    model = tiny(config_class, dtype, initializer_range=0.02, **{"sliding_window": None})
+    model = tiny(config_class, dtype, sliding_window=None)
     assert sharing_refusal(model) is None
     assert sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
 
@@ -209,9 +208,10 @@ def test_a_sliding_window_would_be_silently_wrong():
     assert (logprobs(model, sequences, prompt_lengths) - alone).abs().max() > 1e-3
 
 
-def test_a_model_that_is_wrong_on_the_first_group_falls_back(caplog):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_is_wrong_on_the_first_group_falls_back(dtype, caplog):
     """A model that nothing gives away by name: its positions run along the row."""
-    model = tiny(LlamaConfig)
+    model = tiny(LlamaConfig, dtype, hidden_size=64, initializer_range=0.3)
     inner = model.model.rotary_emb.forward
     model.model.rotary_emb.forward = lambda x, position_ids: inner(x, torch.arange(x.shape[1])[None])
     assert sharing_refusal(model) is None
@@ -331,3 +331,16 @@ def test_both_passes_draw_the_same_dropout(tiny_models, many, config):
 def test_settings_that_cannot_work_are_refused(config):
     with pytest.raises(TrainingError, match="micro_batch_size 0 cannot work: it must be at least 1"):
         config(micro_batch_size=0)
+
+
+def test_adapters_share_prompts_but_not_virtual_tokens():
+    peft = pytest.importorskip("peft")
+    sequences, prompt_lengths = sequences_of(PAIRS)
+    lora = peft.get_peft_model(tiny(LlamaConfig), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False))
+    assert sharing_collator(GroupCollator(0), lora, group_of(PAIRS)).share_prompts
+    alone = logprobs(lora, sequences, prompt_lengths, share_prompts=False, micro_batch_size=1)
+    assert torch.allclose(logprobs(lora, sequences, prompt_lengths), alone, atol=1e-5)
+    with lora.disable_adapter():
+        assert (logprobs(lora, sequences, prompt_lengths) - alone).abs().max() > 1e-3
+    virtual = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert "before the prompt" in sharing_refusal(peft.get_peft_model(tiny(LlamaConfig), virtual))
