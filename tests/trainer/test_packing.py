@@ -163,7 +163,7 @@ def test_packed_tokens_are_the_sequences_tokens(trees, size, count):
 def group_of(trees):
     sequences, prompt_lengths = sequences_of(trees)
     items = {n: Completion(t, p, 0.0) for n, (t, p) in enumerate(zip(sequences, prompt_lengths, strict=True))}
-    return Group(items, [0], [1], [1.0], [True])
+    return Group(items, [0], [1], [1.0], [True], [False], [1.0], [1.0])
 
 
 REFUSED = [

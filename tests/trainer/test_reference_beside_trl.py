@@ -69,11 +69,11 @@ def run_trl(tiny_models, pairs, forwards, tmp_path):
 
 @pytest.fixture
 def run_ours(tiny_models, pairs, forwards, config):
-    """The same of a new RPOTrainer."""
+    """The same of a new RPOTrainer; without its trial of shared prompts, which reads a first group anew each time."""
 
     def run(**settings):
         forwards.clear()
-        trainer = RPOTrainer(tiny_models["qwen2"], config(**settings), pairs)
+        trainer = RPOTrainer(tiny_models["qwen2"], config(share_prompts=False, **settings), pairs)
         return sum(forwards), trainer.train_dataset.ref_logps[trainer.train_dataset.pairs.chosen]
 
     return run
