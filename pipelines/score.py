@@ -89,7 +89,7 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
         rows = sample[(sample >= begin) & (sample < end)] - begin
         again = score_sequences(
             trainer.model,
-            groups.pairs.sequences,
+            groups.scored,
             rows,
             trainer.args.per_device_eval_batch_size,
             trainer.data_collator.pad_token_id,

@@ -169,3 +169,9 @@ def test_mixed_precision_is_verified_too(data, folders, tmp_path):
     made = score(data, str(folders / "model"), {"use_cpu": True, "bf16": True}, out=tmp_path, verify=1000)
     assert made["model"].endswith("-float32-bf16")
     assert 0 <= made["largest"] <= TOLERANCE["bf16"][0]
+
+
+def test_joint_log_probs_are_verified_as_they_were_scored(run, tmp_path):
+    status, out, errors = run("--out", tmp_path / "store", "--verify", 10, "--loss-type", "joint")
+    assert (status, errors) == (0, "")
+    assert "verified  10 sequences" in out
