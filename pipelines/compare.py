@@ -9,6 +9,7 @@ from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.pipelines.train import Say, _silent, train
 from rpo_data.pipelines.train_settings import make_config
+from rpo_data.trainer.data import check_loss
 from rpo_data.trainer.tokenize import Progress
 
 _ROWS = {
@@ -48,10 +49,7 @@ def compare(
         raise TrainingError(f"--compare {other} would train with loss_type '{first}' twice: name another loss")
     if "test" not in dataset.splits:
         raise TrainingError("--compare needs a test split, and the dataset has none: build it with a test_fraction")
-    if other in ("dpo", "diagonal") and not dataset.paired:
-        raise TrainingError(
-            f"--compare {other} needs pairs, and the dataset was built in {dataset.manifest.mode} mode: compare uniform"
-        )
+    check_loss(dataset, other)
     results = {}
     for name, folder, own in ((first, out, settings), (other, out / f"compare-{other}", other_settings)):
         say_once(f"run       {name}, into {folder}")

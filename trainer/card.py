@@ -24,6 +24,9 @@ _FIGURES = {
 _METHODS = {
     "rpo": "[Relative Preference Optimization](https://arxiv.org/abs/2402.10958)",
     "dpo": "[Direct Preference Optimization](https://arxiv.org/abs/2305.18290)",
+    "ipo": "[Identity Preference Optimization](https://arxiv.org/abs/2310.12036)",
+    "lipo": "[Listwise Preference Optimization](https://arxiv.org/abs/2402.01878)",
+    "joint": "[Joint Preference Optimization](https://arxiv.org/abs/2404.00530)",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CITATION = """@article{yin2024relative,

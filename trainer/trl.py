@@ -56,6 +56,7 @@ def to_trl(
     with tempfile.TemporaryDirectory() as folder:
         settings = copy.copy(args or RPOConfig())
         settings.output_dir, settings.report_to, settings.push_to_hub = folder, [], False
+        settings.loss_type = "dpo"  # log-probs of completions alone, which `joint` would not give
         train, test = (dataset, None) if split == "train" else (None, dataset)
         trainer = RPOTrainer(model, settings, train, test, processing_class, progress=progress)
     groups = trainer.train_dataset or trainer.eval_dataset

@@ -11,7 +11,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
 
 from rpo_data.errors import TrainingError
-from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer import RPOTrainer, card
+from rpo_data.trainer.loss import LOSS_TYPES
 
 
 def weights(trainer) -> torch.Tensor:
@@ -97,6 +98,11 @@ def test_the_model_card_says_what_made_the_model(tiny_models, echo, config, tmp_
     assert "arXiv:2402.10958" in page
     assert f"| accuracy | 0.5000 | {after['eval_rewards/accuracies']:.4f} |" in page
     assert f"| margin of rewards | 0.0000 | {after['eval_rewards/margins']:.4f} |" in page.replace("-0.0000", "0.0000")
+
+
+def test_the_model_card_names_the_method_of_each_loss():
+    others = set(LOSS_TYPES) - {"uniform", "diagonal"}  # which are the paper's own, too
+    assert set(card._METHODS) == others
 
 
 def test_the_model_card_of_adapters_names_a_base_on_the_hub(tiny_models, echo, config, tmp_path):

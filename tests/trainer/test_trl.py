@@ -82,6 +82,11 @@ def test_trl_trains_on_stored_log_probs_as_on_its_own(tiny_models, echo, config,
     assert scored  # what is counted above is really where TRL scores
 
 
+def test_log_probs_are_of_completions_whatever_the_loss(tiny_models, echo, config):
+    plain, joint = (to_trl(echo, tiny_models["llama"], config(loss_type=kind)) for kind in ("rpo", "joint"))
+    assert joint["ref_chosen_logps"][:] == plain["ref_chosen_logps"][:]
+
+
 def test_what_teaches_nothing_is_left_out_and_the_rest_keeps_its_order(tiny_models, make, config):
     rows = make.echo_pairs(4, seed=3)
     rows[1]["rejected"] = rows[1]["chosen"]
