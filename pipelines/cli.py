@@ -77,7 +77,7 @@ def _metavar(annotation: Any) -> str | None:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     names: dict[Any, str | None] = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: None, int | None: "INTEGER"}
-    names |= {dict[str, str]: "OURS=THEIRS,...", tuple[str, ...]: "CODE,..."}
+    names |= {dict[str, str]: "NAME=VALUE,...", tuple[str, ...]: "CODE,..."}
     return names.get(annotation, "NUMBER|auto")
 
 
@@ -328,6 +328,45 @@ def train(
             what = f"the same command goes on from {kept}" if kept else "no checkpoint was saved yet (--save-steps)"
             log.print(f"stopped; {what}", markup=False)
             sys.exit(130)
+
+
+@app.command()
+def push(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    repository: Annotated[str, typer.Argument(help="Where on the Hugging Face Hub: USER/NAME.")],
+    licence: Annotated[str, typer.Option("--license", help="Licence of the logs: ID, or FILE=ID,FILE=ID.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch to commit to.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Name this version, such as v1.")] = None,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="Add the responses one by one, for KTO.")] = False,
+    llamafactory: Annotated[bool, typer.Option("--llamafactory", help="Add a table for LLaMA-Factory.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go up, and the card.")] = False,
+) -> None:
+    """Put a dataset with its card on the Hugging Face Hub, in one commit. Log in before, with `hf auth login`.
+
+    Example: rpo-data push dataset me/helpful-contrasts --license mit --private
+    """
+    from rpo_data.hub import Target
+    from rpo_data.pipelines.push import EXTRAS, ask_licenses
+    from rpo_data.pipelines.push import push as run
+
+    licenses = Recipe(license=licence).license  # type: ignore[arg-type]
+    if sys.stdin.isatty() and out.is_terminal:
+        licenses = ask_licenses(dataset, licenses, typer.prompt)
+    target = Target(repository, private=private, branch=branch, create_pr=create_pr, tag=tag)
+    with _Progress() as track:
+        run(
+            dataset,
+            target,
+            licenses=licenses,
+            extras=[name for name, wanted in zip(EXTRAS, (unpaired, llamafactory), strict=True) if wanted],
+            message=message,
+            dry_run=dry_run,
+            say=_say,
+            track=track,
+        )
 
 
 @app.command()

@@ -11,6 +11,8 @@ from datasets import Dataset, DatasetDict, Features, load_from_disk
 from pydantic import ValidationError
 
 from rpo_data.errors import DatasetError
+from rpo_data.hub import download, is_repository
+from rpo_data.parquet import read_parquet
 from rpo_data.schemas import tables
 from rpo_data.schemas.manifest import Manifest
 
@@ -157,22 +159,53 @@ def judgement(response: Mapping[str, Any]) -> str:
     return f"score {response['score']:g}" if response["score"] is not None else f"rank {response['rank']}"
 
 
-def load(path: str | Path) -> ContrastDataset:
-    """Open the folder that `rpo-data build` wrote.
+def load(path: str | Path, revision: str | None = None) -> ContrastDataset:
+    """Open the folder that `rpo-data build` wrote, or a dataset that `rpo-data push` put on the Hugging Face Hub.
+
+    Args:
+        path: the folder, or USER/NAME where no folder of this name is here.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
         DatasetError: the folder is not there, is unfinished, was made by a newer version, or its tables do not fit.
+        HubError: there is no such dataset on the Hub, or it cannot be reached.
     """
+    if is_repository(str(path)) and not Path(path).exists():
+        return _load_published(str(path), revision)
+    if revision is not None:
+        raise DatasetError(f"{path} is a folder and has no revision '{revision}': revisions are of datasets on the Hub")
     folder = Path(path)
     manifest = read_manifest(folder)
-    known = {"pairs": tables.PAIRS} if manifest.paired else {"responses": tables.RESPONSES}
-    known |= {"groups": tables.GROUPS, "neighbors": tables.NEIGHBORS}
-    opened = {name: _open_table(folder, name) for name in known}
-    for name, features in known.items():
-        _check_features(folder / name, opened[name], features)
-    _check_counts(folder, manifest, opened)
-    rows, groups, neighbors = opened.values()
-    return ContrastDataset(manifest, rows, groups, neighbors, folder)
+    opened = {name: _open_table(folder, name) for name in _known(manifest)}
+    data = _checked(folder, manifest, opened, folder)
+    _check_hashes(folder, manifest)
+    return data
+
+
+def _load_published(repository: str, revision: str | None) -> ContrastDataset:
+    known = ("pairs", "responses", "groups", "neighbors")
+    folder = download(repository, revision, ["manifest.json", *(f"{name}/*.parquet" for name in known)])
+    if not (folder / "manifest.json").is_file():
+        raise DatasetError(f"{repository} on the Hub is no mined contrast dataset: it holds no manifest.json")
+    manifest = read_manifest(folder)
+    opened = {
+        name: read_parquet(folder, name, {split: manifest.tables[f"{name}/{split}"] for split in manifest.splits})
+        for name in _known(manifest)
+    }
+    return _checked(Path(repository), manifest, opened, None)
+
+
+def _known(manifest: Manifest) -> dict[str, Features]:
+    """The tables that a dataset has, rows first."""
+    rows = {"pairs": tables.PAIRS} if manifest.paired else {"responses": tables.RESPONSES}
+    return rows | {"groups": tables.GROUPS, "neighbors": tables.NEIGHBORS}
+
+
+def _checked(place: Path, manifest: Manifest, opened: dict[str, DatasetDict], folder: Path | None) -> ContrastDataset:
+    for name, features in _known(manifest).items():
+        _check_features(place / name, opened[name], features)
+    _check_counts(place, manifest, opened)
+    return ContrastDataset(manifest, *opened.values(), folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -229,6 +262,12 @@ def _check_counts(folder: Path, manifest: Manifest, opened: dict[str, DatasetDic
                 raise DatasetError(
                     f"{folder / name}/{split} has {found} rows where the manifest says {rows}: build the dataset again"
                 )
+
+
+def _check_hashes(folder: Path, manifest: Manifest) -> None:
+    """Published tables carry their hash in each file, which `read_parquet` compares; these have it in state.json."""
+    for name in _known(manifest):
+        for split in manifest.splits:
             state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
             if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
                 raise DatasetError(

@@ -5,6 +5,7 @@ RpoDataError
 ├── RecipeError      a setting is wrong
 ├── EmbedderError    the embedding model cannot be loaded or used
 ├── DatasetError     a folder is not a mined contrast dataset, or its tables do not belong together
+├── HubError         the Hugging Face Hub refuses, fails or cannot be reached
 ├── TrainingError    a training run cannot start as asked
 └── MissingExtra     a package of an extra is not installed
 """
@@ -28,6 +29,10 @@ class EmbedderError(RpoDataError):
 
 class DatasetError(RpoDataError):
     """A folder is not a mined contrast dataset, or its tables do not belong together."""
+
+
+class HubError(RpoDataError):
+    """The Hugging Face Hub refuses, fails or cannot be reached."""
 
 
 class TrainingError(RpoDataError):

@@ -24,6 +24,10 @@ class Recipe(BaseModel):
         default_factory=dict,
         description="Columns of the logs under other names, ours=theirs: prompt=question,score_chosen=meta.score.",
     )
+    license: dict[str, str] = Field(
+        default_factory=dict,
+        description="Licence of the logs, an id of the Hub, for its card: mit, or FILE=ID,FILE=ID (* stands for any text).",
+    )
     ignore: tuple[str, ...] = Field(default=(), description="Rules of docs/lint.md that are not applied: CODE,CODE.")
     redact: bool = Field(default=False, description="Replace e-mail, phone, IP, card numbers and keys by their kind.")
     detect_language: bool = Field(default=False, description="Fill in the prompt's language where the logs do not.")
@@ -128,6 +132,14 @@ class Recipe(BaseModel):
         if any(len(part) != 2 or not all(map(str.strip, part)) for part in parts):
             raise ValueError("must read ours=theirs,ours=theirs")
         return {ours.strip(): theirs.strip() for ours, theirs in parts}
+
+    @field_validator("license", mode="before")
+    @classmethod
+    def _license_of_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return dict(map(str.strip, part.rpartition("=")[::2]) if "=" in part else ("*", part) for part in parts)
 
     @field_validator("ignore", mode="before")
     @classmethod

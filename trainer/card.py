@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from rpo_data.schemas.citation import CITATION
+
 if TYPE_CHECKING:
     from rpo_data.trainer.trainer import RPOTrainer
 
@@ -29,12 +31,6 @@ _METHODS = {
     "joint": "[Joint Preference Optimization](https://arxiv.org/abs/2404.00530)",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CITATION = """@article{yin2024relative,
-  title   = {Relative Preference Optimization: Enhancing {LLM} Alignment through Contrasting Responses across Identical and Diverse Prompts},
-  author  = {Yin, Yueqin and Wang, Zhendong and Gu, Yi and Huang, Hai and Chen, Weizhu and Zhou, Mingyuan},
-  journal = {arXiv preprint arXiv:2402.10958},
-  year    = {2024}
-}"""  # noqa: E501
 
 
 def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
@@ -66,7 +62,7 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
         _settings(trainer),
         "## Held-out pairs",
         _results(trainer.state.log_history),
-        f"## Citation\n\n```bibtex\n{_CITATION}\n```",
+        f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 

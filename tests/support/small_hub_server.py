@@ -1,0 +1,491 @@
+"""A small Hub over HTTP for tests: what the real clients send is answered, anything else is an error and noted.
+
+It can be told to fail: `hub.fail("commit", hub_faults.status(500))`. Requests are named as in `ROUTES`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+from small_hub import File, Refused, Repository, State, small_file
+
+NAME = r"(?P<name>[\w.-]+/[\w.-]+)"
+ROUTES = {
+    "whoami": ("GET", r"/api/whoami-v2"),
+    "validate": ("POST", r"/api/validate-yaml"),
+    "create": ("POST", r"/api/repos/create"),
+    "info": ("GET", rf"/api/datasets/{NAME}(/revision/(?P<revision>[^/]+))?"),
+    "refs": ("GET", rf"/api/datasets/{NAME}/refs"),
+    "tree": ("GET", rf"/api/datasets/{NAME}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?"),
+    "paths": ("POST", rf"/api/datasets/{NAME}/paths-info/(?P<revision>[^/]+)"),
+    "preupload": ("POST", rf"/api/datasets/{NAME}/preupload/(?P<revision>[^/]+)"),
+    "batch": ("POST", rf"/datasets/{NAME}\.git/info/lfs/objects/batch"),
+    "upload": ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})(/(?P<part>\d+))?"),
+    "complete": ("POST", r"/storage/(?P<oid>[0-9a-f]{64})"),
+    "verify": ("POST", rf"/datasets/{NAME}\.git/info/lfs/objects/verify"),
+    "commit": ("POST", rf"/api/datasets/{NAME}/commit/(?P<revision>[^/]+)"),
+    "branch": ("POST", rf"/api/datasets/{NAME}/branch/(?P<branch>[^/]+)"),
+    "tag": ("POST", rf"/api/datasets/{NAME}/tag/(?P<revision>[^/]+)"),
+    "discussions": ("GET", rf"/api/datasets/{NAME}/discussions"),
+    "head": ("HEAD", rf"/datasets/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
+    "resolve": ("GET", rf"/datasets/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
+    "download": ("GET", r"/storage/(?P<oid>[0-9a-f]{64})"),
+}
+READS = {"whoami", "info", "refs", "tree", "paths", "discussions", "head", "resolve", "download", "validate"}
+UNSIGNED = {"upload", "complete", "download"}  # storage trusts the address, as S3 does
+
+
+@dataclass
+class Call:
+    """One request."""
+
+    kind: str
+    parts: dict[str, str | None]
+    query: dict[str, str]
+    body: bytes
+    user: str | None
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.body)
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] | None = None
+
+
+def answer(content: object, status: int = 200, **headers: str) -> Answer:
+    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
+
+
+Fault = Callable[["SmallHub", "Handler"], Answer | None]
+"""What a fault does instead of the answer, or before it where it gives None; `before` and `after` say when."""
+
+
+@dataclass
+class _Planned:
+    kind: str | None  # of request; None: any
+    fault: Fault
+    when: str  # start: body not read; before, after: the request was carried out
+    skip: int
+    times: int
+
+
+class SmallHub:
+    """The server and what it holds. Use as a context manager; `endpoint` is its address.
+
+    Attributes:
+        state: repositories, storage, tokens.
+        calls: (kind of request, path) in order.
+        unknown: requests that no route knows; a test must find none.
+        headers: of every request, by name in lower case.
+    """
+
+    def __init__(self, small: int = 10 * 1024, part: int | None = None) -> None:
+        self.small, self.part = small, part
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server.hub = self
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the address."""
+        self.state = State()
+        self.calls: list[tuple[str, str]] = []
+        self.unknown: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self._planned: list[_Planned] = []
+
+    def __enter__(self) -> "SmallHub":
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fail(self, kind: str | None, fault: Fault, *, when: str = "before", skip: int = 0, times: int = 1) -> None:
+        """Let the next `times` requests of this kind, after `skip` of them, meet a fault."""
+        self._planned.append(_Planned(kind, fault, when, skip, times))
+
+    def fault_of(self, kind: str, when: str) -> Fault | None:
+        for plan in self._planned:
+            if plan.when != when or plan.kind not in (None, kind) or plan.times == 0:
+                continue
+            if plan.skip:
+                plan.skip -= 1
+                continue
+            plan.times -= 1
+            return plan.fault
+        return None
+
+    def count(self, *kinds: str) -> int:
+        return sum(kind in kinds for kind, _ in self.calls)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: SmallHub
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is no error of the server."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Finds the route, meets the planned fault, answers."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def _handle(self) -> None:
+        hub, where = self.server.hub, urlsplit(self.path)
+        kind, found = _route(self.command, where.path)
+        self.call = Call(kind, {}, {k: v[0] for k, v in parse_qs(where.query).items()}, b"", None)
+        with hub.state.lock:
+            hub.calls.append((kind, where.path))
+            hub.headers.append({name.lower(): value for name, value in self.headers.items()})
+            if found is None:
+                hub.unknown.append(f"{self.command} {self.path}")
+            planned = {when: hub.fault_of(kind, when) for when in ("start", "before", "after")}
+        if planned["start"] and planned["start"](hub, self) is None:
+            return
+        self.call.body = self._body()
+        given = planned["before"](hub, self) if planned["before"] else None
+        if given is None:
+            given = self._answer(found)
+        if planned["after"]:
+            given = planned["after"](hub, self) or given
+        self.send(given)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _answer(self, found: re.Match | None) -> Answer:
+        hub, call = self.server.hub, self.call
+        if found is None:
+            return answer({"error": "the small Hub does not know this route"}, 501)
+        call.parts = {k: unquote(v) if v else v for k, v in found.groupdict().items()}
+        try:
+            with hub.state.lock:
+                call.user = self._user(call.kind)
+                return ANSWERS[call.kind](hub, call)
+        except Refused as error:
+            more = {"X-Error-Code": error.code} if error.code else {}
+            return answer({"error": error.message}, error.status, **more, **{"X-Error-Message": error.message})
+
+    def _user(self, kind: str) -> str | None:
+        if kind in UNSIGNED:
+            return None
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token and token not in self.server.hub.state.tokens:
+            raise Refused(401, "", "Invalid credentials in Authorization header")
+        if not token and (kind not in READS or kind == "whoami"):
+            raise Refused(401, "", "Invalid username or password.")
+        return self.server.hub.state.tokens.get(token)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def send(self, given: Answer) -> None:
+        if given.status == 0:
+            self.cut()
+            return
+        self.send_response(given.status)
+        headers = given.headers or {}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(given.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(given.body)
+
+    def cut(self) -> None:
+        """End the connection without an answer."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *args: object) -> None:
+        """Stay silent."""
+
+
+def _route(method: str, path: str) -> tuple[str, re.Match | None]:
+    for kind, (verb, pattern) in ROUTES.items():
+        if verb == method and (found := re.fullmatch(pattern, path)):
+            return kind, found
+    return "unknown", None
+
+
+def _whoami(hub: SmallHub, call: Call) -> Answer:
+    token = {"displayName": "test", "role": "write"}
+    return answer({"type": "user", "name": call.user, "orgs": [], "auth": {"accessToken": token}})
+
+
+def _validate(hub: SmallHub, call: Call) -> Answer:
+    head = re.match(r"---\n(.*?)\n---\n", call.json["content"], re.DOTALL)
+    try:
+        known = yaml.safe_load(head[1]) if head else {}
+    except yaml.YAMLError:
+        known = None
+    if not isinstance(known, dict) or not isinstance(known.get("license", ""), str | list):
+        return answer({"errors": [{"message": "the metadata is not valid"}], "warnings": []}, 400)
+    if "no-such-licence" in known.get("license", ""):
+        return answer({"errors": [{"message": '"license" must be one of [mit, ...]'}], "warnings": []}, 400)
+    return answer({"errors": [], "warnings": []})
+
+
+def _create(hub: SmallHub, call: Call) -> Answer:
+    given = call.json
+    assert given["type"] == "dataset", given
+    owner = given.get("organization") or call.user
+    if owner != call.user:
+        raise Refused(403, "", f'You don\'t have the rights to create a dataset under the namespace "{owner}"')
+    name = f"{owner}/{given['name']}"
+    where = {"url": f"{hub.endpoint}/datasets/{name}", "name": name, "id": name}
+    if name in hub.state.repositories:
+        return answer(where | {"error": "You already created this dataset repo"}, 409)
+    hub.state.repositories[name] = Repository(private=given.get("visibility") == "private")
+    return answer(where)
+
+
+def _info(hub: SmallHub, call: Call) -> Answer:
+    name, revision = call.parts["name"], call.parts["revision"] or "main"
+    repository = hub.state.repository(name, call.user)
+    sha = repository.resolve(revision)
+    return answer(
+        {
+            "_id": name,
+            "id": name,
+            "sha": sha,
+            "private": repository.private,
+            "gated": False,
+            "disabled": False,
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+            "author": name.split("/")[0],
+            "lastModified": "2026-01-01T00:00:00.000Z",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "siblings": [{"rfilename": path} for path in sorted(repository.commits[sha])],
+        }
+    )
+
+
+def _refs(hub: SmallHub, call: Call) -> Answer:
+    listed: dict[str, list] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
+    where = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/pr/": "pullRequests"}
+    for ref, sha in hub.state.repository(call.parts["name"], call.user).refs.items():
+        prefix = next(prefix for prefix in where if ref.startswith(prefix))
+        listed[where[prefix]].append({"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": sha})
+    return answer(listed)
+
+
+def _tree(hub: SmallHub, call: Call) -> Answer:
+    tree = hub.state.repository(call.parts["name"], call.user).tree(call.parts["revision"])
+    folder = f"{call.parts['path']}/" if call.parts["path"] else ""
+    below = {path: file for path, file in sorted(tree.items()) if path.startswith(folder)}
+    if folder and not below:
+        raise Refused(404, "EntryNotFound", f"{call.parts['path']} does not exist")
+    return answer(_listed(below, folder, deep=call.query.get("recursive") == "true"))
+
+
+def _listed(tree: dict[str, File], folder: str, *, deep: bool) -> list[dict]:
+    entries: dict[str, dict] = {}
+    for path, file in tree.items():
+        steps = path.removeprefix(folder).split("/")
+        for depth in range(1, len(steps) if deep else min(len(steps), 2)):
+            name = folder + "/".join(steps[:depth])
+            entries[name] = {
+                "type": "directory",
+                "path": name,
+                "size": 0,
+                "oid": hashlib.sha1(name.encode()).hexdigest(),
+            }
+        if deep or len(steps) == 1:
+            entries[path] = file.entry(path)
+    return list(entries.values())
+
+
+def _paths(hub: SmallHub, call: Call) -> Answer:
+    tree = hub.state.repository(call.parts["name"], call.user).tree(call.parts["revision"])
+    if call.body.startswith(b"{"):
+        asked = call.json["paths"]
+    else:
+        asked = parse_qs(call.body.decode()).get("paths", [])
+    everything = {entry["path"]: entry for entry in _listed(tree, "", deep=True)}
+    return answer([everything[path] for path in asked if path in everything])
+
+
+def _preupload(hub: SmallHub, call: Call) -> Answer:
+    tree = hub.state.repository(call.parts["name"], call.user).tree(call.parts["revision"])
+    files = []
+    for file in call.json["files"]:
+        path, size = file["path"], file["size"]
+        base64.b64decode(file["sample"], validate=True)
+        large = size > hub.small or path.endswith(".parquet")
+        known = {"oid": (tree[path].sha256 if large else tree[path].oid)} if path in tree else {}
+        files.append({"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False} | known)
+    return answer({"files": files})
+
+
+def _batch(hub: SmallHub, call: Call) -> Answer:
+    hub.state.repository(call.parts["name"], call.user)
+    given = call.json
+    assert given["operation"] == "upload", given
+    objects = []
+    for wanted in given["objects"]:
+        oid, size = wanted["oid"], wanted["size"]
+        entry: dict = {"oid": oid, "size": size}
+        if oid not in hub.state.storage:
+            header = {}
+            if hub.part and size > hub.part:
+                header = {"chunk_size": str(hub.part)}
+                for number in range(-(-size // hub.part)):
+                    header[f"{number + 1:05}"] = f"{hub.endpoint}/storage/{oid}/{number + 1}"
+            verify = {"href": f"{hub.endpoint}/datasets/{call.parts['name']}.git/info/lfs/objects/verify"}
+            upload = {"href": f"{hub.endpoint}/storage/{oid}", "header": header}
+            entry["actions"] = {"upload": upload, "verify": verify}
+        objects.append(entry)
+    return answer({"transfer": "multipart" if hub.part else "basic", "objects": objects})
+
+
+def _upload(hub: SmallHub, call: Call) -> Answer:
+    oid, part = call.parts["oid"], call.parts["part"]
+    if part:
+        hub.state.parts.setdefault(oid, {})[int(part)] = call.body
+    else:
+        _store(hub, oid, call.body)
+    return Answer(200, b"", {"ETag": f'"{hashlib.md5(call.body).hexdigest()}"'})
+
+
+def _complete(hub: SmallHub, call: Call) -> Answer:
+    parts = hub.state.parts.pop(call.parts["oid"])
+    assert [part["partNumber"] for part in call.json["parts"]] == sorted(parts)
+    _store(hub, call.parts["oid"], b"".join(parts[number] for number in sorted(parts)))
+    return answer({})
+
+
+def _store(hub: SmallHub, oid: str, content: bytes) -> None:
+    if hashlib.sha256(content).hexdigest() != oid:
+        raise Refused(400, "", "the content does not have the announced sha256")
+    hub.state.storage[oid] = content
+
+
+def _verify(hub: SmallHub, call: Call) -> Answer:
+    given = call.json
+    if len(hub.state.storage.get(given["oid"], b"")) != given["size"]:
+        raise Refused(404, "", "the object was not uploaded")
+    return answer({})
+
+
+def _commit(hub: SmallHub, call: Call) -> Answer:
+    repository = hub.state.repository(call.parts["name"], call.user)
+    lines = [json.loads(line) for line in call.body.splitlines()]
+    header = next(line["value"] for line in lines if line["key"] == "header")
+    ref = f"refs/heads/{call.parts['revision']}"
+    if ref not in repository.refs:
+        raise Refused(404, "RevisionNotFound", f"Invalid rev id: {call.parts['revision']}")
+    parent = repository.refs[ref]
+    if header.get("parentCommit") not in (None, parent):
+        raise Refused(412, "", "A commit has happened since. Please refresh and try again.")
+    tree = dict(repository.commits[parent])
+    for line in lines:
+        if line["key"] != "header":
+            _change(hub, tree, line["key"], line["value"])
+    more = {}
+    if call.query.get("create_pr"):
+        repository.pulls.append(header["summary"])
+        ref = f"refs/pr/{len(repository.pulls)}"
+        more = {"pullRequestUrl": f"{hub.endpoint}/datasets/{call.parts['name']}/discussions/{len(repository.pulls)}"}
+    sha = repository.add(ref, parent, tree, header["summary"])
+    where = f"{hub.endpoint}/datasets/{call.parts['name']}/commit/{sha}"
+    return answer({"success": True, "commitOid": sha, "commitUrl": where} | more)
+
+
+def _change(hub: SmallHub, tree: dict[str, File], kind: str, value: dict) -> None:
+    path = value["path"]
+    if kind == "file":
+        tree[path] = small_file(base64.b64decode(value["content"], validate=True))
+    elif kind == "lfsFile":
+        if value["oid"] not in hub.state.storage:
+            raise Refused(400, "", f"{path} was never uploaded")
+        tree[path] = File(len(hub.state.storage[value["oid"]]), value["oid"], None)
+    elif kind == "deletedFile":
+        if path not in tree:
+            raise Refused(404, "EntryNotFound", "A file with this name doesn't exist")
+        del tree[path]
+    else:
+        raise Refused(400, "", f"the small Hub does not know '{kind}'")
+
+
+def _branch(hub: SmallHub, call: Call) -> Answer:
+    repository = hub.state.repository(call.parts["name"], call.user)
+    ref = f"refs/heads/{call.parts['branch']}"
+    if ref in repository.refs:
+        raise Refused(409, "", "Reference already exists")
+    repository.refs[ref] = repository.resolve(call.json.get("startingPoint") or "main")
+    return answer({})
+
+
+def _tag(hub: SmallHub, call: Call) -> Answer:
+    repository = hub.state.repository(call.parts["name"], call.user)
+    ref = f"refs/tags/{call.json['tag']}"
+    if ref in repository.refs:
+        raise Refused(409, "", "Tag reference exists already")
+    repository.refs[ref] = repository.resolve(call.parts["revision"])
+    return answer({})
+
+
+def _discussions(hub: SmallHub, call: Call) -> Answer:
+    name = call.parts["name"]
+    listed = [
+        {"num": number, "title": title, "author": {"name": call.user}, "createdAt": "2026-01-01T00:00:00.000Z"}
+        | {"status": "open", "isPullRequest": True, "repo": {"name": name, "type": "dataset"}}
+        for number, title in enumerate(hub.state.repository(name, call.user).pulls, 1)
+    ]
+    return answer({"discussions": listed, "count": len(listed), "start": 0})
+
+
+def _resolve(hub: SmallHub, call: Call) -> Answer:
+    repository = hub.state.repository(call.parts["name"], call.user)
+    sha = repository.resolve(call.parts["revision"])
+    file = repository.commits[sha].get(call.parts["path"])
+    if file is None:
+        raise Refused(404, "EntryNotFound", "Entry not found")
+    headers = {"X-Repo-Commit": sha}
+    if file.content is not None:
+        headers |= {"ETag": f'"{file.oid}"', "Content-Length": str(file.size)}
+        return Answer(200, file.content, headers)
+    headers |= {"X-Linked-ETag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
+    return Answer(302, b"", headers | {"Location": f"{hub.endpoint}/storage/{file.sha256}", "ETag": f'"{file.oid}"'})
+
+
+def _download(hub: SmallHub, call: Call) -> Answer:
+    content = hub.state.storage[call.parts["oid"]]
+    return Answer(200, content, {"ETag": f'"{call.parts["oid"]}"', "Accept-Ranges": "bytes"})
+
+
+ANSWERS: dict[str, Callable[[SmallHub, Call], Answer]] = {
+    "whoami": _whoami, "validate": _validate, "create": _create, "info": _info, "refs": _refs, "tree": _tree,
+    "paths": _paths, "preupload": _preupload, "batch": _batch, "upload": _upload, "complete": _complete,
+    "verify": _verify, "commit": _commit, "branch": _branch, "tag": _tag, "discussions": _discussions,
+    "head": _resolve, "resolve": _resolve, "download": _download,
+}  # fmt: skip
