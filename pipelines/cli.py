@@ -32,6 +32,8 @@ log = Console(stderr=True, highlight=False, soft_wrap=True)
 CacheDir = Annotated[
     Path | None, typer.Option(help="Where vectors and finished stages are kept [$XDG_CACHE_HOME/rpo-data].")
 ]
+DatasetName = Annotated[str, typer.Argument(help="Folder that `rpo-data build` wrote, or USER/NAME on the Hub.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a dataset on the Hub.")]
 
 
 def _with_recipe_options(
@@ -231,7 +233,7 @@ def regroup_dataset(
 
 @app.command()
 def show(
-    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    dataset: DatasetName,
     group: Annotated[
         str | None, typer.Option(help="Id of the group, such as train-0-12. [the middle one by similarity]")
     ] = None,
@@ -241,6 +243,7 @@ def show(
     masked: Annotated[bool, typer.Option("--masked", help="The group with the most masked cells.")] = False,
     characters: Annotated[int, typer.Option(help="Characters shown of each text.", min=10)] = 80,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole group as JSON.")] = False,
+    revision: Revision = None,
 ) -> None:
     """Show one contrast group: its prompts, answers, similarities and weights.
 
@@ -251,7 +254,7 @@ def show(
 
     if sum([group is not None, best, worst, hubs, masked]) > 1:
         raise typer.BadParameter("give one of --group, --best, --worst, --hubs and --masked")
-    data = load(dataset)
+    data = load(dataset, revision)
     ranked = data.ranked_groups(by="hubs" if hubs else "masked" if masked else "similarity")
     if masked and not ranked[0][1]:
         log.print("no cell of the train split is masked")
@@ -267,13 +270,14 @@ def show(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def score(
     context: typer.Context,
-    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    dataset: DatasetName,
     model: Annotated[str, typer.Option(help="Reference model: a folder or a Hub id.")],
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder of a store of its own; train takes it as --cache-dir.")
     ] = None,
     verify: Annotated[int, typer.Option(help="Compute this many sequences again and compare.", min=0)] = 0,
     config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields, as for train.")] = None,
+    revision: Revision = None,
 ) -> None:
     """Compute the reference log-probs of a dataset ahead of training. Any RPOConfig field is an option, as for train.
 
@@ -288,19 +292,20 @@ def score(
     if out_dir is not None and "cache_dir" in settings:
         raise typer.BadParameter("give one of --out and --cache-dir")
     with _Progress() as track:
-        run(load(dataset), model, settings, out=out_dir, verify=verify, say=_say, progress=track)
+        run(load(dataset, revision), model, settings, out=out_dir, verify=verify, say=_say, progress=track)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    dataset: DatasetName,
     model: Annotated[str, typer.Option(help="Causal language model: a folder or a Hub id.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the trained model.")],
     config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields.")] = None,
     compare: Annotated[
         str | None, typer.Option(help="Train with this loss too, into OUT/compare-LOSS, and show both: dpo.")
     ] = None,
+    revision: Revision = None,
 ) -> None:
     """Train a model from the precomputed groups. Any RPOConfig field is an option; a checkpoint in --out is resumed.
 
@@ -315,7 +320,7 @@ def train(
     from rpo_data.pipelines.train import train as run
 
     settings = read_settings(config, context.args)
-    data = load(dataset)
+    data = load(dataset, revision)
     with _Progress() as track:
         try:
             if compare:

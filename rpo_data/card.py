@@ -280,7 +280,7 @@ def plain(text: str) -> str:
     'a&#124;b &lt;c&gt; &#42;d&#42;'
     """
     shown = html.escape("".join(c if c.isprintable() else " " for c in text), quote=False)
-    return re.sub(r"[`*_{}\[\]()#+|~$:@\\!]|\.(?=\w)", lambda match: f"&#{ord(match[0])};", shown)
+    return re.sub(r"[`*_\[\]|~$@\\]|:(?=\S)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", shown)
 
 
 def _licences(licenses: Mapping[str, str]) -> str:

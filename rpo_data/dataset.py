@@ -188,8 +188,9 @@ def _load_published(repository: str, revision: str | None) -> ContrastDataset:
     if not (folder / "manifest.json").is_file():
         raise DatasetError(f"{repository} on the Hub is no mined contrast dataset: it holds no manifest.json")
     manifest = read_manifest(folder)
+    splits = sorted(manifest.splits, reverse=True)  # train first, as on disk
     opened = {
-        name: read_parquet(folder, name, {split: manifest.tables[f"{name}/{split}"] for split in manifest.splits})
+        name: read_parquet(folder, name, {split: manifest.tables[f"{name}/{split}"] for split in splits})
         for name in _known(manifest)
     }
     return _checked(Path(repository), manifest, opened, None)

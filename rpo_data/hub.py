@@ -269,6 +269,17 @@ def download(name: str, revision: str | None, patterns: Sequence[str], pause: Pa
         return patiently(attempt, pause, _WAITS[:3])
 
 
+def commit_of(name: str, revision: str | None, pause: Pause = time.sleep) -> str:
+    """The commit that a branch or tag of a dataset repository stands on; main where not given.
+
+    Raises:
+        HubError: there is no such repository or revision, it may not be read, or the Hub cannot be reached.
+    """
+    with explained(name):
+        info = patiently(lambda: HfApi().repo_info(name, repo_type=_KIND, revision=revision), pause, _WAITS[:3])
+    return str(info.sha)
+
+
 def patiently(action: Callable[[], T], pause: Pause, waits: Sequence[float] = _WAITS) -> T:
     """Do something that may fail for a moment (429, 5xx, a broken connection) again after a while, each time longer."""
     for wait in waits:

@@ -8,6 +8,7 @@ from small_hub_server import SmallHub
 from tests_support import pair
 
 from rpo_data import Recipe, build
+from rpo_data.pipelines.regroup import regroup
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,10 @@ def pushed_dataset(tmp_path_factory, cache_dir):
     logs.write_text("".join(json.dumps(record) + "\n" for record in records) + "no json\n")
     recipe = Recipe(embedder="static", test_fraction=0.2, group_size=4, views=2, license={"*": "mit"})
     return build(logs, folder / "out", recipe, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def other_dataset(pushed_dataset, tmp_path_factory, cache_dir):
+    """The same rows and neighbours with other weights: another version of the same dataset."""
+    folder = tmp_path_factory.mktemp("other") / "out"
+    return regroup(pushed_dataset.path, folder, {"temperature": 0.7}, cache_dir=cache_dir)

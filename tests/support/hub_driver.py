@@ -1,6 +1,6 @@
 """Runs clients of the small Hub: one process that has imported what they need, and forks for each command.
 
-It stands in for `python -c CODE` and `rpo-data ARGUMENTS` in a fresh process: the environment is set before anything is imported.
+It stands in for `python -c CODE` and `rpo-data ARGUMENTS` in a fresh process: the environment is set before any import.
 """
 
 import json

@@ -40,7 +40,8 @@ ROUTES = {
     "download": ("GET", r"/storage/(?P<oid>[0-9a-f]{64})"),
 }
 READS = {"whoami", "info", "refs", "tree", "paths", "discussions", "head", "resolve", "download", "validate"}
-UNSIGNED = {"upload", "complete", "download"}  # storage trusts the address, as S3 does
+AT_STORAGE = {"upload", "complete", "download"}
+"""Answered by a server of its own, another host to the clients; it trusts the address, as S3 does, and may see no token."""
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Call:
     query: dict[str, str]
     body: bytes
     user: str | None
+    headers: dict[str, str]  # names in lower case
 
     @property
     def json(self) -> dict:
@@ -70,20 +72,20 @@ def answer(content: object, status: int = 200, **headers: str) -> Answer:
 
 
 Fault = Callable[["SmallHub", "Handler"], Answer | None]
-"""What a fault does instead of the answer, or before it where it gives None; `before` and `after` say when."""
+"""What goes wrong: it gives the answer to send, or None where the Hub shall answer as always."""
 
 
 @dataclass
 class _Planned:
     kind: str | None  # of request; None: any
     fault: Fault
-    when: str  # start: body not read; before, after: the request was carried out
+    when: str  # start: the body is not read yet; before or after the request was carried out
     skip: int
     times: int
 
 
 class SmallHub:
-    """The server and what it holds. Use as a context manager; `endpoint` is its address.
+    """The servers and what they hold. Use as a context manager; `endpoint` is the address, `storage` that of large files.
 
     Attributes:
         state: repositories, storage, tokens.
@@ -94,9 +96,10 @@ class SmallHub:
 
     def __init__(self, small: int = 10 * 1024, part: int | None = None) -> None:
         self.small, self.part = small, part
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.hub = self
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.servers = [_Server(("127.0.0.1", 0), Handler) for _ in range(2)]
+        for server in self.servers:
+            server.hub = self
+        self.endpoint, self.storage = (f"http://127.0.0.1:{server.server_address[1]}" for server in self.servers)
         self.reset()
 
     def reset(self) -> None:
@@ -108,12 +111,14 @@ class SmallHub:
         self._planned: list[_Planned] = []
 
     def __enter__(self) -> "SmallHub":
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        for server in self.servers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
     def fail(self, kind: str | None, fault: Fault, *, when: str = "before", skip: int = 0, times: int = 1) -> None:
         """Let the next `times` requests of this kind, after `skip` of them, meet a fault."""
@@ -151,15 +156,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         hub, where = self.server.hub, urlsplit(self.path)
-        kind, found = _route(self.command, where.path)
-        self.call = Call(kind, {}, {k: v[0] for k, v in parse_qs(where.query).items()}, b"", None)
+        kind, found = _route(self.command, where.path, at_storage=self.server is hub.servers[1])
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.call = Call(kind, {}, {k: v[0] for k, v in parse_qs(where.query).items()}, b"", None, headers)
         with hub.state.lock:
             hub.calls.append((kind, where.path))
-            hub.headers.append({name.lower(): value for name, value in self.headers.items()})
+            hub.headers.append(headers)
             if found is None:
                 hub.unknown.append(f"{self.command} {self.path}")
             planned = {when: hub.fault_of(kind, when) for when in ("start", "before", "after")}
-        if planned["start"] and planned["start"](hub, self) is None:
+        if planned["start"] and (given := planned["start"](hub, self)):
+            self.send(given)
             return
         self.call.body = self._body()
         given = planned["before"](hub, self) if planned["before"] else None
@@ -185,7 +192,8 @@ class Handler(BaseHTTPRequestHandler):
             return answer({"error": error.message}, error.status, **more, **{"X-Error-Message": error.message})
 
     def _user(self, kind: str) -> str | None:
-        if kind in UNSIGNED:
+        if kind in AT_STORAGE:
+            assert "authorization" not in self.call.headers, "a token was sent to the storage"
             return None
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.server.hub.state.tokens:
@@ -227,9 +235,9 @@ class Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def _route(method: str, path: str) -> tuple[str, re.Match | None]:
+def _route(method: str, path: str, *, at_storage: bool) -> tuple[str, re.Match | None]:
     for kind, (verb, pattern) in ROUTES.items():
-        if verb == method and (found := re.fullmatch(pattern, path)):
+        if (kind in AT_STORAGE) == at_storage and verb == method and (found := re.fullmatch(pattern, path)):
             return kind, found
     return "unknown", None
 
@@ -326,10 +334,8 @@ def _listed(tree: dict[str, File], folder: str, *, deep: bool) -> list[dict]:
 
 def _paths(hub: SmallHub, call: Call) -> Answer:
     tree = hub.state.repository(call.parts["name"], call.user).tree(call.parts["revision"])
-    if call.body.startswith(b"{"):
-        asked = call.json["paths"]
-    else:
-        asked = parse_qs(call.body.decode()).get("paths", [])
+    form = not call.body.startswith(b"{")
+    asked = parse_qs(call.body.decode()).get("paths", []) if form else call.json["paths"]
     everything = {entry["path"]: entry for entry in _listed(tree, "", deep=True)}
     return answer([everything[path] for path in asked if path in everything])
 
@@ -359,9 +365,9 @@ def _batch(hub: SmallHub, call: Call) -> Answer:
             if hub.part and size > hub.part:
                 header = {"chunk_size": str(hub.part)}
                 for number in range(-(-size // hub.part)):
-                    header[f"{number + 1:05}"] = f"{hub.endpoint}/storage/{oid}/{number + 1}"
+                    header[f"{number + 1:05}"] = f"{hub.storage}/storage/{oid}/{number + 1}"
             verify = {"href": f"{hub.endpoint}/datasets/{call.parts['name']}.git/info/lfs/objects/verify"}
-            upload = {"href": f"{hub.endpoint}/storage/{oid}", "header": header}
+            upload = {"href": f"{hub.storage}/storage/{oid}", "header": header}
             entry["actions"] = {"upload": upload, "verify": verify}
         objects.append(entry)
     return answer({"transfer": "multipart" if hub.part else "basic", "objects": objects})
@@ -475,12 +481,18 @@ def _resolve(hub: SmallHub, call: Call) -> Answer:
         headers |= {"ETag": f'"{file.oid}"', "Content-Length": str(file.size)}
         return Answer(200, file.content, headers)
     headers |= {"X-Linked-ETag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
-    return Answer(302, b"", headers | {"Location": f"{hub.endpoint}/storage/{file.sha256}", "ETag": f'"{file.oid}"'})
+    return Answer(302, b"", headers | {"Location": f"{hub.storage}/storage/{file.sha256}", "ETag": f'"{file.oid}"'})
 
 
 def _download(hub: SmallHub, call: Call) -> Answer:
     content = hub.state.storage[call.parts["oid"]]
-    return Answer(200, content, {"ETag": f'"{call.parts["oid"]}"', "Accept-Ranges": "bytes"})
+    headers = {"ETag": f'"{call.parts["oid"]}"', "Accept-Ranges": "bytes"}
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
+    if not asked:
+        return Answer(200, content, headers)
+    start, stop = int(asked[1]), min(int(asked[2] or len(content) - 1), len(content) - 1)
+    headers["Content-Range"] = f"bytes {start}-{stop}/{len(content)}"
+    return Answer(206, content[start : stop + 1], headers)
 
 
 ANSWERS: dict[str, Callable[[SmallHub, Call], Answer]] = {
