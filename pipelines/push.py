@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -79,9 +80,14 @@ def push(
         count, total = len(files), _size(sum(sizes.values()))
         say(f"push      {count} files, {total}, to {target.repository}")
         text = message or f"{_rows(data.manifest)}, by rpo-data {data.manifest.rpo_data_version}"
-        pushed = push_files(target, files, OWNED, text, track=track, pause=pause)
+        pushed = push_files(target, files, OWNED, text, track=track, pause=partial(_wait, say, pause))
     say(_outcome(target, pushed))
     return pushed
+
+
+def _wait(say: Say, pause: Pause, seconds: float) -> None:
+    say(f"waiting   {seconds:g} s: the Hub does not answer as it should")
+    pause(seconds)
 
 
 def ask_licenses(dataset: Path, given: Mapping[str, str], ask: Callable[[str], str]) -> dict[str, str]:

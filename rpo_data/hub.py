@@ -18,6 +18,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -348,7 +349,7 @@ def _sentence(name: str, error: BaseException) -> str:
         return f"{name} has no such branch, tag or commit: look at its list of versions on the Hub"
     if isinstance(answer, RepositoryNotFoundError) or status == 404:
         return f"there is no dataset {name} on the Hub, or you may not read it: check the name, or log in with: hf auth login"
-    if status == 401:
+    if status == 401 or isinstance(error, LocalTokenNotFoundError):
         return "the Hub does not know you, or no longer accepts your token: log in with: hf auth login, then run this again"
     if status == 403:
         return f"you may not do this with {name} ({_said(error)}): use a token with write access to it"

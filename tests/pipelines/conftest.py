@@ -1,6 +1,7 @@
 """A small Hub with real clients, and a small dataset to push."""
 
 import json
+import shutil
 
 import pytest
 from hub_clients import TOKEN, Clients
@@ -34,7 +35,10 @@ def hub(hub_server):
 
 @pytest.fixture
 def clients(hub, hub_clients):
+    """Clients with an empty home: nothing is cached of another test."""
     hub_clients.started = lambda pid: None
+    for path in hub_clients.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return hub_clients
 
 

@@ -1,5 +1,6 @@
 """What the small Hub holds: repositories with commits, branches, tags and pull requests, as plain data in memory."""
 
+import copy
 import hashlib
 import json
 import threading
@@ -103,6 +104,10 @@ class State:
 
     def content(self, file: File) -> bytes:
         return self.storage[file.sha256] if file.content is None else file.content
+
+    def copy(self) -> "State":
+        """The same content, which changes to the first do not reach."""
+        return State(copy.deepcopy(self.repositories), dict(self.storage), dict(self.parts), dict(self.tokens))
 
     def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
         """What a repository holds at a revision: bytes by path."""

@@ -90,8 +90,9 @@ class SmallHub:
     Attributes:
         state: repositories, storage, tokens.
         calls: (kind of request, path) in order.
-        unknown: requests that no route knows; a test must find none.
         headers: of every request, by name in lower case.
+        unknown: requests that no route knows; a test must find none.
+        ignored: paths that a .gitignore in the repository names.
     """
 
     def __init__(self, small: int = 10 * 1024, part: int | None = None) -> None:
@@ -104,10 +105,19 @@ class SmallHub:
 
     def reset(self) -> None:
         """Forget everything but the address."""
-        self.state = State()
-        self.calls: list[tuple[str, str]] = []
+        self.restore(State())
         self.unknown: list[str] = []
+        self.ignored: set[str] = set()
+
+    def restore(self, state: State) -> None:
+        """Go back to an earlier state; calls are counted anew, and nothing is planned to fail."""
+        self.state = state
+        self.calls: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
+        self.reset_faults()
+
+    def reset_faults(self) -> None:
+        """Let nothing fail any more."""
         self._planned: list[_Planned] = []
 
     def __enter__(self) -> "SmallHub":
@@ -348,7 +358,9 @@ def _preupload(hub: SmallHub, call: Call) -> Answer:
         base64.b64decode(file["sample"], validate=True)
         large = size > hub.small or path.endswith(".parquet")
         known = {"oid": (tree[path].sha256 if large else tree[path].oid)} if path in tree else {}
-        files.append({"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False} | known)
+        files.append(
+            {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": path in hub.ignored} | known
+        )
     return answer({"files": files})
 
 
