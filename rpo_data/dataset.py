@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, load_from_disk
 from pydantic import ValidationError
 
-from rpo_data.errors import DatasetError
+from rpo_data.errors import DatasetError, HubError
 from rpo_data.hub import download, is_repository
 from rpo_data.parquet import read_parquet
 from rpo_data.schemas import tables
@@ -171,7 +171,10 @@ def load(path: str | Path, revision: str | None = None) -> ContrastDataset:
         HubError: there is no such dataset on the Hub, or it cannot be reached.
     """
     if is_repository(str(path)) and not Path(path).exists():
-        return _load_published(str(path), revision)
+        try:
+            return _load_published(str(path), revision)
+        except HubError as error:  # the name may be a mistyped path
+            raise HubError(f"there is no folder {path} here, and {error}") from error
     if revision is not None:
         raise DatasetError(f"{path} is a folder and has no revision '{revision}': revisions are of datasets on the Hub")
     folder = Path(path)
@@ -206,7 +209,8 @@ def _checked(place: Path, manifest: Manifest, opened: dict[str, DatasetDict], fo
     for name, features in _known(manifest).items():
         _check_features(place / name, opened[name], features)
     _check_counts(place, manifest, opened)
-    return ContrastDataset(manifest, *opened.values(), folder)
+    rows, groups, neighbors = opened.values()
+    return ContrastDataset(manifest, rows, groups, neighbors, folder)
 
 
 def read_manifest(folder: Path) -> Manifest:

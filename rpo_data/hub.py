@@ -296,10 +296,12 @@ def patiently(action: Callable[[], T], pause: Pause, waits: Sequence[float] = _W
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may go well a moment later."""
     for cause in _causes(error):
+        if isinstance(cause, OfflineModeIsEnabled):  # a ConnectionError, by its base class
+            return False
         if isinstance(cause, HfHubHTTPError):
             return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.TransportError | json.JSONDecodeError):  # the latter: a proxy's page, not an answer
-            return True
+        if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError):
+            return True  # the last one: a proxy's page in place of an answer
     return False
 
 
@@ -326,11 +328,13 @@ def explained(name: str) -> Iterator[None]:
     """Turn whatever the Hub or the way there gives into one sentence about this repository.
 
     Raises:
-        HubError: instead of any error of huggingface_hub.
+        HubError: instead of any error of huggingface_hub; one of this machine's files stays what it is.
     """
     try:
         yield
     except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None and not is_transient(error):
+            raise
         raise HubError(_sentence(name, error)) from error
 
 

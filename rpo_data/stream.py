@@ -37,11 +37,11 @@ def stream_groups(repository: str, split: str = "train", revision: str | None = 
         remaining, start = iter(rows), 0
         for group in islice(groups, manifest.splits[split].groups):
             named = sorted({*group["win_rows"], *group["loss_rows"]})
-            if named != list(range(start, start + len(named))):
+            texts = dict(zip(named, islice(remaining, len(named)), strict=False))
+            if named != list(range(start, start + len(named))) or len(texts) != len(named):
                 raise DatasetError(
                     f"group {group['group_id']} of {repository} does not follow the one before: load it whole"
                 )
-            texts = dict(zip(named, islice(remaining, len(named)), strict=True))
             start += len(named)
             yield group | {
                 "wins": [texts[row] for row in group["win_rows"]],

@@ -139,7 +139,8 @@ class Recipe(BaseModel):
         if not isinstance(value, str):
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        return dict(map(str.strip, part.rpartition("=")[::2]) if "=" in part else ("*", part) for part in parts)
+        named = [part.rpartition("=")[::2] if "=" in part else ("*", part) for part in parts]
+        return {name.strip(): licence.strip() for name, licence in named}
 
     @field_validator("ignore", mode="before")
     @classmethod

@@ -65,3 +65,25 @@ def other_dataset(pushed_dataset, tmp_path_factory, cache_dir):
     """The same rows and neighbours with other weights: another version of the same dataset."""
     folder = tmp_path_factory.mktemp("other") / "out"
     return regroup(pushed_dataset.path, folder, {"temperature": 0.7}, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def responses_dataset(tmp_path_factory, cache_dir):
+    """16 liked and disliked responses of two files, of which one has a licence in the recipe."""
+    folder = tmp_path_factory.mktemp("responses")
+    logs = [folder / name for name in ("a.jsonl", "b-1.jsonl")]
+    for log in logs:
+        rows = [{"prompt": f"{log.name} {n}", "completion": f"answer {n}", "label": n % 3 == 0} for n in range(8)]
+        log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = Recipe(embedder="static", test_fraction=0, group_size=4, license="b-*=cc-by-4.0")
+    return build(logs, folder / "out", recipe, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def scored_dataset(tmp_path_factory, cache_dir):
+    """24 scored responses: one may be a win of a group and a loss of it, too."""
+    folder = tmp_path_factory.mktemp("scored")
+    rows = [pair(n, score_chosen=5 + n % 3, score_rejected=n % 4) for n in range(12)]
+    (folder / "logs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = Recipe(embedder="static", mode="scored", test_fraction=0, group_size=5, views=2, license="mit")
+    return build(folder / "logs.jsonl", folder / "out", recipe, cache_dir=cache_dir)

@@ -117,6 +117,24 @@ def test_a_stream_gives_the_groups_of_view_0_in_order(hub, clients, published, p
         assert len(groups) > 3
 
 
+def test_responses_stream_and_load_as_pairs_do(hub, clients, responses_dataset, scored_dataset):
+    clients.rpo_data("push", responses_dataset.path, "me/liked", "--license", "mit", "--llamafactory")
+    clients.rpo_data("push", scored_dataset.path, "me/scored")
+    code = """
+        from rpo_data import load
+        from rpo_data.stream import stream_groups
+        result = [[list(stream_groups(name)), load(name).responses["train"][:]] for name in ("me/liked", "me/scored")]
+    """
+    for data, (groups, rows) in zip(
+        (responses_dataset, scored_dataset), json.loads(clients.python(dump(code)).stdout), strict=True
+    ):
+        assert groups == [data.group(name) for name in data.view("train", 0)["group_id"]]
+        assert len(groups) > 1
+        assert rows == data.responses["train"][:]
+    both = [set(group["win_rows"]) & set(group["loss_rows"]) for group in groups]
+    assert any(both)  # of the scored ones
+
+
 def test_what_is_not_there(hub, clients, published):
     hub.state.repositories["me/data"].refs["refs/heads/other"] = next(iter(hub.state.repositories["me/data"].commits))
     for name, revision, sentence in [
@@ -180,14 +198,18 @@ def test_the_snippets_for_datasets_and_rpo_data_run(hub, clients, published, pus
 
 
 @pytest.mark.slow
-def test_the_snippet_for_trl_runs(hub, clients, published, model):
-    code = blocks(published, "python")[2]
-    settings = f'"{clients.folder}/trl", max_steps=1, use_cpu=True, report_to="none", bf16=False'
-    for old, new in [('"your/model"', repr(str(model))), ('DPOConfig("run")', f"DPOConfig({settings})")]:
-        assert old in code
-        code = code.replace(old, new)
-    done = clients.python(dump(code + "result = trainer.state.global_step"))
-    assert json.loads(done.stdout.splitlines()[-1]) == 1
+def test_the_snippets_for_trl_run(hub, clients, published, responses_dataset, model):
+    clients.rpo_data("push", responses_dataset.path, "me/liked", "--license", "mit")
+    liked = hub.state.files("me/liked")["README.md"].decode()
+    parts = []
+    for kind, code in (("DPO", blocks(published, "python")[2]), ("KTO", blocks(liked, "python")[2])):
+        settings = f'"{clients.folder}/{kind}", max_steps=1, use_cpu=True, report_to="none", bf16=False'
+        for old, new in [('"your/model"', repr(str(model))), (f'{kind}Config("run")', f"{kind}Config({settings})")]:
+            assert old in code
+            code = code.replace(old, new)
+        parts.append(f"{code}\nsteps.append(trainer.state.global_step)\n")
+    done = clients.python(dump("steps = []\n" + "".join(parts) + "result = steps"))
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 1]
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import yaml
 from hub_clients import TOKEN
 from small_hub import small_file
 
-from rpo_data import Recipe, build
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.hub import Target
 from rpo_data.pipelines.push import ask_licenses, push, source_licenses
@@ -232,42 +231,32 @@ def test_wrong_usage_is_said_before_anything_is_sent(hub, clients, pushed_datase
     assert hub.calls == []
 
 
-@pytest.fixture(scope="module")
-def without_licence(tmp_path_factory, cache_dir):
-    folder = tmp_path_factory.mktemp("two")
-    for name in ("a.jsonl", "b-1.jsonl"):
-        rows = [{"prompt": f"{name} {n}", "completion": f"answer {n}", "label": n % 2 == 0} for n in range(8)]
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = Recipe(embedder="static", test_fraction=0, group_size=4, license="b-*=cc-by-4.0")
-    return build([folder / "a.jsonl", folder / "b-1.jsonl"], folder / "out", recipe, cache_dir=cache_dir)
-
-
-def test_a_source_without_a_licence_is_refused(hub, clients, without_licence):
-    done = clients.rpo_data("push", without_licence.path, "me/data")
+def test_a_source_without_a_licence_is_refused(hub, clients, responses_dataset):
+    done = clients.rpo_data("push", responses_dataset.path, "me/data")
     assert done.status == 2
     assert "no licence is given for a.jsonl: add --license ID" in done.stderr
     assert hub.calls == []
-    assert clients.rpo_data("push", without_licence.path, "me/data", "--license", "a.jsonl=mit").status == 0
+    assert clients.rpo_data("push", responses_dataset.path, "me/data", "--license", "a.jsonl=mit").status == 0
     card = hub.state.files("me/data")["README.md"]
     assert head(card)["license"] == ["cc-by-4.0", "mit"]
     assert b"| a.jsonl | mit |\n| b-1.jsonl | cc-by-4.0 |" in card
 
 
-def test_licences_by_name_by_pattern_and_by_asking(without_licence):
-    manifest = without_licence.manifest
+def test_licences_by_name_by_pattern_and_by_asking(responses_dataset):
+    manifest = responses_dataset.manifest
     assert source_licenses(manifest, {"*": "mit"}) == {"a.jsonl": "mit", "b-1.jsonl": "mit"}
     assert source_licenses(manifest, {"*": "mit", "b-1.jsonl": "other"})["b-1.jsonl"] == "other"
     asked = []
-    answered = ask_licenses(without_licence.path, {}, lambda question: asked.append(question) or "mit")
+    answered = ask_licenses(responses_dataset.path, {}, lambda question: asked.append(question) or "mit")
     assert answered == {"a.jsonl": "mit"}
     assert len(asked) == 1
     assert "a.jsonl" in asked[0]
 
 
-def test_tables_for_other_trainers_that_cannot_be_made(without_licence, pushed_dataset):
+def test_tables_for_other_trainers_that_cannot_be_made(responses_dataset, pushed_dataset):
     target = Target("me/data")
     with pytest.raises(DatasetError, match="holds responses one by one already: push it without unpaired"):
-        push(without_licence.path, target, licenses={"*": "mit"}, extras=["unpaired"], dry_run=True)
+        push(responses_dataset.path, target, licenses={"*": "mit"}, extras=["unpaired"], dry_run=True)
     with pytest.raises(RecipeError, match="no extra table 'csv': there are unpaired, llamafactory"):
         push(pushed_dataset.path, target, extras=["csv"], dry_run=True)
 
