@@ -361,17 +361,23 @@ def push(
     if sys.stdin.isatty() and out.is_terminal:
         licenses = ask_licenses(dataset, licenses, typer.prompt)
     target = Target(repository, private=private, branch=branch, create_pr=create_pr, tag=tag)
+    extras = [name for name, wanted in zip(EXTRAS, (unpaired, llamafactory), strict=True) if wanted]
     with _Progress() as track:
-        run(
-            dataset,
-            target,
-            licenses=licenses,
-            extras=[name for name, wanted in zip(EXTRAS, (unpaired, llamafactory), strict=True) if wanted],
-            message=message,
-            dry_run=dry_run,
-            say=_say,
-            track=track,
-        )
+        try:
+            run(
+                dataset,
+                target,
+                licenses=licenses,
+                extras=extras,
+                message=message,
+                dry_run=dry_run,
+                say=_say,
+                track=track,
+            )
+        except _Stopped:
+            kept = f"{repository} holds the old version or the new one, as a whole; what was uploaded is not sent again"
+            log.print(f"stopped; {kept}", markup=False)
+            sys.exit(130)
 
 
 @app.command()

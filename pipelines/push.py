@@ -15,7 +15,7 @@ from rpo_data.card import dataset_card
 from rpo_data.dataset import ContrastDataset, load, read_manifest
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_batch, unpaired_batch
-from rpo_data.hub import Files, Pause, Pushed, Target, Track, is_repository, push_files
+from rpo_data.hub import Files, Pause, Pushed, Target, Track, check_login, is_repository, push_files
 from rpo_data.parquet import write_parquet
 from rpo_data.pipelines.checking import Say
 from rpo_data.schemas.manifest import Manifest
@@ -61,7 +61,7 @@ def push(
     Raises:
         DatasetError: the folder holds no dataset, or none that an extra can be made from.
         RecipeError: the name of the repository, the target or a licence is wrong, or a source has none.
-        HubError: as of `push_files`.
+        HubError: as of `check_login` and `push_files`.
     """
     if not is_repository(target.repository):
         raise RecipeError(
@@ -71,6 +71,9 @@ def push(
         raise RecipeError("--create-pr opens a pull request on main: leave --branch and --tag")
     data = load(Path(dataset))
     stated = source_licenses(data.manifest, licenses or {})
+    waits = partial(_wait, say, pause)
+    if not dry_run:
+        check_login(target.repository, waits)
     with tempfile.TemporaryDirectory(prefix="rpo-data-push-") as scratch:
         files = prepare(data, Path(scratch), target.repository, stated, extras, track)
         sizes = {path: len(c) if isinstance(c, bytes) else c.stat().st_size for path, c in files.items()}
@@ -80,7 +83,7 @@ def push(
         count, total = len(files), _size(sum(sizes.values()))
         say(f"push      {count} files, {total}, to {target.repository}")
         text = message or f"{_rows(data.manifest)}, by rpo-data {data.manifest.rpo_data_version}"
-        pushed = push_files(target, files, OWNED, text, track=track, pause=partial(_wait, say, pause))
+        pushed = push_files(target, files, OWNED, text, track=track, pause=waits)
     say(_outcome(target, pushed))
     return pushed
 

@@ -81,6 +81,16 @@ def is_repository(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
 
 
+def check_login(repository: str, pause: Pause = time.sleep) -> None:
+    """Ask the Hub who we are, so that a missing token is known before an hour of work.
+
+    Raises:
+        HubError: it does not know us, or cannot be reached.
+    """
+    with explained(repository):
+        patiently(HfApi().whoami, pause)
+
+
 def push_files(
     target: Target,
     files: Files,
@@ -106,7 +116,6 @@ def push_files(
     """
     api, name = HfApi(), target.repository
     with explained(name):
-        patiently(api.whoami, pause)
         private = target.private or None  # an organisation may have a default of its own
         patiently(lambda: api.create_repo(name, repo_type=_KIND, private=private, exist_ok=True), pause)
         patiently(lambda: _check_repository(api, target), pause)

@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 import textwrap
 
 import hub_faults as faults
 import pytest
 import yaml
 
+from rpo_data import Recipe, build
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
 
 
@@ -94,6 +97,50 @@ def test_a_second_load_downloads_nothing_and_works_offline(hub, clients, publish
     """
     assert json.loads(clients.python(dump(code)).stdout) > 0
     assert hub.calls == []
+
+
+def test_two_processes_may_load_at_once(hub, clients, published):
+    """As the processes of one training run do."""
+    code = """
+        import os
+        from rpo_data import load
+        children = [os.fork() for _ in range(1)]
+        rows = len(load("me/data").pairs["train"])
+        if children[0] == 0:
+            os._exit(rows)
+        result = [rows, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])]
+    """
+    ours, theirs = json.loads(clients.python(dump(code)).stdout)
+    assert ours == theirs > 0
+
+
+@pytest.mark.slow
+def test_the_whole_way_of_real_dialogues(hub, clients, sample, cache_dir, model, tmp_path):
+    """HH pairs: build, push, push again, load in a fresh process, train one step."""
+    recipe = Recipe(embedder="static", test_fraction=0.1, views=2, license="mit")
+    built = build(sample, tmp_path / "out", recipe, limit=200, cache_dir=cache_dir)
+
+    def fresh(*arguments: object) -> str:
+        command = [sys.executable, "-m", "rpo_data.pipelines.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=clients.environment(), cwd=clients.folder, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert "9 files changed, all read back" in fresh("push", built.path, "me/hh")
+    uploads = hub.count("upload")
+    assert "unchanged me/hh holds all of it already" in fresh("push", built.path, "me/hh")
+    assert (hub.count("upload"), hub.count("commit")) == (uploads, 1)
+    options = ["--max-steps", 1, "--use-cpu", "--max-length", 48, "--save-strategy", "no", "--eval-on-start", "false"]
+    assert "loss 0.6931" in fresh("train", "me/hh", "--model", model, "--out", clients.folder / "hh", *options)
+    code = f"""
+        from rpo_data import load
+        here, there = load({str(built.path)!r}), load("me/hh")
+        for split in here.splits:
+            for name in ("rows", "groups", "neighbors"):
+                assert getattr(here, name)[split][:] == getattr(there, name)[split][:]
+        result = len(there.pairs["train"])
+    """
+    assert json.loads(clients.python(dump(code)).stdout) == len(built.pairs["train"]) > 100
 
 
 def test_an_earlier_version_by_tag(hub, clients, published, pushed_dataset, other_dataset):

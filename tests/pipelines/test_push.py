@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 
 import pyarrow.parquet as pq
 import pytest
@@ -142,6 +143,29 @@ def test_the_token_is_never_shown_stored_or_sent_to_the_storage(hub, clients, pu
         assert (TOKEN in headers.get("authorization", "")) == (kind not in ("upload", "complete", "download"))
     kept = [path for path in clients.folder.rglob("*") if path.is_file()]
     assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
+
+
+def test_progress_counts_rows_and_bytes(hub, clients, pushed_dataset):
+    code = f"""
+        import json
+        from rpo_data.hub import Target
+        from rpo_data.pipelines.push import push
+        told = []
+        push({str(pushed_dataset.path)!r}, Target("me/data"), track=lambda *progress: told.append(progress))
+        print(json.dumps(told))
+    """
+    told = json.loads(clients.python(textwrap.dedent(code)).stdout)
+    rows = sum(
+        len(table[split])
+        for table in (pushed_dataset.pairs, pushed_dataset.groups, pushed_dataset.neighbors)
+        for split in table
+    )
+    size = sum(map(len, hub.state.files("me/data").values())) - len(hub.state.files("me/data")[".gitattributes"])
+    for stage, total in (("write", rows), ("upload", size)):
+        counts = [done for name, done, of in told if name == stage and of == total]
+        assert counts == sorted(counts)
+        assert counts[-1] == total
+    assert {stage for stage, _, _ in told} == {"write", "upload"}
 
 
 def test_a_private_repository(hub, clients, pushed_dataset):

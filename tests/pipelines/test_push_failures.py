@@ -1,6 +1,7 @@
 """A push that meets trouble: nothing is lost or half published, and one sentence says what to do."""
 
 import random
+import signal
 
 import hub_faults as faults
 import pytest
@@ -139,6 +140,19 @@ def test_no_token_and_a_token_without_rights(hub, clients, other_dataset):
     assert "you may not do this with you/data (403 You don't have the rights" in done.stderr
 
 
+def test_somebody_elses_dataset_takes_pull_requests_only(hub, clients, push, pushed, other_dataset, second):
+    hub.state.repositories["you/data"] = hub.state.repositories["me/data"]
+    done = clients.rpo_data("push", other_dataset.path, "you/data")
+    assert done.status == 1
+    assert "you may not do this with you/data (403 You need write access to this repository)" in done.stderr
+    assert hub.state.files("you/data") == pushed
+    done = clients.rpo_data("push", other_dataset.path, "you/data", "--create-pr")
+    assert done.status == 0, done.stderr
+    assert hub.state.files("you/data") == pushed
+    proposed = hub.state.files("you/data", "refs/pr/1")
+    assert {path for path in second if proposed[path] != second[path]} == {"README.md"}  # which holds the name
+
+
 def test_a_token_that_the_hub_repeats_is_not_shown(hub, push, pushed):
     hub.fail("commit", faults.status(403, f"token {TOKEN} may not write"))
     done = push()
@@ -170,6 +184,23 @@ def test_files_that_the_repository_ignores_are_noticed(hub, push, pushed):
 
 def test_slow_connections_are_waited_for(hub, push, pushed, second):
     hub.fail(None, faults.slow, when="start", times=100)
+    assert push().status == 0
+    assert hub.state.files("me/data") == second
+
+
+@pytest.mark.parametrize("step", ["upload", "commit"])
+def test_ctrl_c_says_what_is_kept(hub, clients, push, pushed, second, step):
+    killer = faults.Killer(signal.SIGINT)
+    clients.started = killer.started
+    hub.fail(step, killer.kill)
+    done = push()
+    assert done.status == 130
+    assert done.stderr == (
+        "stopped; me/data holds the old version or the new one, as a whole; what was uploaded is not sent again\n"
+    )
+    assert hub.state.files("me/data") == pushed
+    assert not list(clients.folder.glob("rpo-data-push-*"))
+    clients.started = lambda pid: None
     assert push().status == 0
     assert hub.state.files("me/data") == second
 

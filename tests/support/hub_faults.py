@@ -105,9 +105,10 @@ def expired(hub: SmallHub, handler: Handler) -> None:
 
 
 class Killer:
-    """Kills the client: `hub.fail(None, killer.kill, ...)`; `clients.started` must be `killer.started`."""
+    """Ends the client by a signal: `hub.fail(None, killer.kill, ...)`; `clients.started` must be `killer.started`."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = signal.SIGKILL) -> None:
+        self._signal = number
         self._pid: int | None = None
         self._known = threading.Event()
 
@@ -117,5 +118,5 @@ class Killer:
 
     def kill(self, hub: SmallHub, handler: Handler) -> Answer:
         self._known.wait(10)
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(self._pid, self._signal)
         return CUT

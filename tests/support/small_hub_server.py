@@ -416,6 +416,8 @@ def _verify(hub: SmallHub, call: Call) -> Answer:
 
 def _commit(hub: SmallHub, call: Call) -> Answer:
     repository = hub.state.repository(call.parts["name"], call.user)
+    if call.user != call.parts["name"].partition("/")[0] and not call.query.get("create_pr"):
+        raise Refused(403, "", "You need write access to this repository")
     lines = [json.loads(line) for line in call.body.splitlines()]
     header = next(line["value"] for line in lines if line["key"] == "header")
     ref = f"refs/heads/{call.parts['revision']}"
