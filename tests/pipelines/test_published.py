@@ -72,15 +72,9 @@ def test_requests_of_load(hub, clients, published):
 
 
 def test_requests_of_load_dataset(hub, clients, published):
-    """The contract with `datasets`: what `load_dataset` asks for, whole and as a stream."""
+    """The contract with `datasets`: what `load_dataset` asks for."""
     clients.python("from datasets import load_dataset; load_dataset('me/data', 'neighbors', split='test')")
     assert {kind for kind, _ in hub.calls} == {"info", "tree", "head", "resolve", "download"}
-    hub.calls.clear()
-    clients.python(
-        "from datasets import load_dataset; next(iter(load_dataset('me/data', split='test', streaming=True)))"
-    )
-    assert {kind for kind, _ in hub.calls} <= {"info", "tree", "head", "resolve", "download", "paths"}
-    assert [kind for kind, _ in hub.calls].count("download") > 0
 
 
 def test_a_second_load_downloads_nothing_and_works_offline(hub, clients, published):
@@ -114,35 +108,6 @@ def test_two_processes_may_load_at_once(hub, clients, published):
     assert ours == theirs > 0
 
 
-@pytest.mark.slow
-def test_the_whole_way_of_real_dialogues(hub, clients, sample, cache_dir, model, tmp_path):
-    """HH pairs: build, push, push again, load in a fresh process, train one step."""
-    recipe = Recipe(embedder="static", test_fraction=0.1, views=2, license="mit")
-    built = build(sample, tmp_path / "out", recipe, limit=200, cache_dir=cache_dir)
-
-    def fresh(*arguments: object) -> str:
-        command = [sys.executable, "-m", "rpo_data.pipelines.cli", *map(str, arguments)]
-        done = subprocess.run(command, env=clients.environment(), cwd=clients.folder, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-    assert "9 files changed, all read back" in fresh("push", built.path, "me/hh")
-    uploads = hub.count("upload")
-    assert "unchanged me/hh holds all of it already" in fresh("push", built.path, "me/hh")
-    assert (hub.count("upload"), hub.count("commit")) == (uploads, 1)
-    options = ["--max-steps", 1, "--use-cpu", "--max-length", 48, "--save-strategy", "no", "--eval-on-start", "false"]
-    assert "loss 0.6931" in fresh("train", "me/hh", "--model", model, "--out", clients.folder / "hh", *options)
-    code = f"""
-        from rpo_data import load
-        here, there = load({str(built.path)!r}), load("me/hh")
-        for split in here.splits:
-            for name in ("rows", "groups", "neighbors"):
-                assert getattr(here, name)[split][:] == getattr(there, name)[split][:]
-        result = len(there.pairs["train"])
-    """
-    assert json.loads(clients.python(dump(code)).stdout) == len(built.pairs["train"]) > 100
-
-
 def test_an_earlier_version_by_tag(hub, clients, published, pushed_dataset, other_dataset):
     clients.rpo_data("push", other_dataset.path, "me/data")
     code = """
@@ -153,33 +118,35 @@ def test_an_earlier_version_by_tag(hub, clients, published, pushed_dataset, othe
     assert temperatures == [pushed_dataset.manifest.temperature, 0.7]
 
 
-def test_a_stream_gives_the_groups_of_view_0_in_order(hub, clients, published, pushed_dataset):
-    code = """
-        from rpo_data.stream import stream_groups
-        result = [list(stream_groups("me/data", split, "v1")) for split in ("train", "test")]
-    """
-    for split, groups in zip(("train", "test"), json.loads(clients.python(dump(code)).stdout), strict=True):
-        names = pushed_dataset.view(split, 0)["group_id"]
-        assert groups == [pushed_dataset.group(name) for name in names]
-        assert len(groups) > 3
-
-
-def test_responses_stream_and_load_as_pairs_do(hub, clients, responses_dataset, scored_dataset):
-    clients.rpo_data("push", responses_dataset.path, "me/liked", "--license", "mit", "--llamafactory")
+def test_streams_and_rows_of_each_mode(hub, clients, published, pushed_dataset, responses_dataset, scored_dataset):
+    """A stream gives the groups of view 0 in order, with texts, and `datasets` asks for parts of the files alone."""
+    clients.rpo_data("push", responses_dataset.path, "me/liked", "--license", "mit")
     clients.rpo_data("push", scored_dataset.path, "me/scored")
+    hub.calls.clear()
     code = """
         from rpo_data import load
         from rpo_data.stream import stream_groups
-        result = [[list(stream_groups(name)), load(name).responses["train"][:]] for name in ("me/liked", "me/scored")]
+        wanted = [("me/data", "train"), ("me/data", "test"), ("me/liked", "train"), ("me/scored", "train")]
+        result = [list(stream_groups(*name)) for name in wanted]
     """
-    for data, (groups, rows) in zip(
-        (responses_dataset, scored_dataset), json.loads(clients.python(dump(code)).stdout), strict=True
-    ):
-        assert groups == [data.group(name) for name in data.view("train", 0)["group_id"]]
+    streams = json.loads(clients.python(dump(code)).stdout)
+    assert {kind for kind, _ in hub.calls} == {"info", "tree", "head", "resolve", "download"}
+    expected = [
+        (pushed_dataset, "train"),
+        (pushed_dataset, "test"),
+        (responses_dataset, "train"),
+        (scored_dataset, "train"),
+    ]
+    for groups, (data, split) in zip(streams, expected, strict=True):
+        assert groups == [data.group(name) for name in data.view(split, 0)["group_id"]]
         assert len(groups) > 1
-        assert rows == data.responses["train"][:]
-    both = [set(group["win_rows"]) & set(group["loss_rows"]) for group in groups]
-    assert any(both)  # of the scored ones
+    assert any(set(group["win_rows"]) & set(group["loss_rows"]) for group in streams[-1])
+    code = """
+        from rpo_data import load
+        result = [load(name).responses["train"][:] for name in ("me/liked", "me/scored")]
+    """
+    rows = json.loads(clients.python(dump(code)).stdout)
+    assert rows == [data.responses["train"][:] for data in (responses_dataset, scored_dataset)]
 
 
 def test_what_is_not_there(hub, clients, published):
@@ -260,15 +227,36 @@ def test_the_snippets_for_trl_run(hub, clients, published, responses_dataset, mo
 
 
 @pytest.mark.slow
-def test_the_snippet_for_training_runs_at_a_tag(hub, clients, published, model):
-    (command,) = blocks(published, "bash")
-    words = command.replace("your/model", str(model)).split()
-    assert words[:3] == ["rpo-data", "train", "me/data"]
-    short = ["--max-steps", 1, "--use-cpu", "--max-length", 64, "--save-strategy", "no", "--revision", "v1"]
-    done = clients.rpo_data(*words[1:], *short)
-    assert done.status == 0, done.stderr
-    assert "loss 0.6931" in done.stdout  # log 2: the policy is the reference
+def test_the_whole_way_of_real_dialogues(hub, clients, sample, cache_dir, model, tmp_path):
+    """HH pairs: build, push, push again, load in a fresh process; train one step as the card says."""
+    recipe = Recipe(embedder="static", test_fraction=0.1, views=2, license="mit")
+    built = build(sample, tmp_path / "out", recipe, limit=200, cache_dir=cache_dir)
+
+    def fresh(*arguments: object) -> str:
+        command = [sys.executable, "-m", "rpo_data.pipelines.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=clients.environment(), cwd=clients.folder, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert "9 files changed, all read back" in fresh("push", built.path, "me/hh", "--tag", "v1")
+    uploads = hub.count("upload")
+    assert "unchanged me/hh holds all of it already" in fresh("push", built.path, "me/hh")
+    assert (hub.count("upload"), hub.count("commit")) == (uploads, 1)
+    (snippet,) = blocks(hub.state.files("me/hh")["README.md"].decode(), "bash")
+    program, *words = snippet.replace("your/model", str(model)).split()
+    assert (program, words[:2]) == ("rpo-data", ["train", "me/hh"])
+    short = ["--revision", "v1", "--max-steps", 1, "--use-cpu", "--max-length", 48, "--save-strategy", "no"]
+    assert "loss 0.6931" in fresh(*words, *short)  # log 2: the policy is the reference
     assert (clients.folder / "run" / "model.safetensors").is_file()
+    code = f"""
+        from rpo_data import load
+        here, there = load({str(built.path)!r}), load("me/hh")
+        for split in here.splits:
+            for name in ("rows", "groups", "neighbors"):
+                assert getattr(here, name)[split][:] == getattr(there, name)[split][:]
+        result = len(there.pairs["train"])
+    """
+    assert json.loads(clients.python(dump(code)).stdout) == len(built.pairs["train"]) > 100
 
 
 def test_the_snippet_for_axolotl_names_rows_that_it_reads(hub, clients, published):

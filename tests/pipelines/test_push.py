@@ -155,11 +155,8 @@ def test_progress_counts_rows_and_bytes(hub, clients, pushed_dataset):
         print(json.dumps(told))
     """
     told = json.loads(clients.python(textwrap.dedent(code)).stdout)
-    rows = sum(
-        len(table[split])
-        for table in (pushed_dataset.pairs, pushed_dataset.groups, pushed_dataset.neighbors)
-        for split in table
-    )
+    tables = (pushed_dataset.pairs, pushed_dataset.groups, pushed_dataset.neighbors)
+    rows = sum(len(table[split]) for table in tables for split in table)
     size = sum(map(len, hub.state.files("me/data").values())) - len(hub.state.files("me/data")[".gitattributes"])
     for stage, total in (("write", rows), ("upload", size)):
         counts = [done for name, done, of in told if name == stage and of == total]

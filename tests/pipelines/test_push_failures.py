@@ -7,6 +7,7 @@ import hub_faults as faults
 import pytest
 from hub_clients import TOKEN
 from small_hub import State
+from small_hub_server import answer
 
 STEPS = [
     "whoami", "create", "tree", "refs", "info", "preupload", "batch", "upload", "verify", "validate", "commit", "tag",
@@ -110,6 +111,14 @@ def test_a_commit_of_somebody_else_is_not_overwritten(hub, push, pushed):
     assert done.status == 1
     assert "me/data changed on the Hub while this was uploaded: look at what came in, then push again" in done.stderr
     assert hub.state.files("me/data") == pushed | {"README.md": b"a better page"}
+
+
+def test_a_commit_between_two_tries_is_not_overwritten(hub, push, pushed):
+    hub.fail("commit", faults.another_commit("LICENSE", b"mine", then=answer({}, 503)))
+    done = push()
+    assert done.status == 1
+    assert "me/data changed on the Hub while this was uploaded" in done.stderr
+    assert hub.state.files("me/data") == pushed | {"LICENSE": b"mine"}
 
 
 def test_a_conflict_that_the_hub_reports(hub, push, pushed):

@@ -77,14 +77,15 @@ def slow(hub: SmallHub, handler: Handler) -> None:
     handler.rfile, handler.wfile = _Slow(handler.rfile), _Slow(handler.wfile)
 
 
-def another_commit(path: str, content: bytes) -> Fault:
-    """Somebody else commits a file to main first."""
+def another_commit(path: str, content: bytes, then: Answer | None = None) -> Fault:
+    """Somebody else commits a file to main first; `then` is answered, or what the Hub would say."""
 
-    def fault(hub: SmallHub, handler: Handler) -> None:
+    def fault(hub: SmallHub, handler: Handler) -> Answer | None:
         for repository in hub.state.repositories.values():
             head = repository.resolve("main")
             tree = repository.commits[head] | {path: small_file(content)}
             repository.add("refs/heads/main", head, tree, "somebody else")
+        return then
 
     return fault
 
