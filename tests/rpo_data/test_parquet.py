@@ -47,13 +47,13 @@ def test_bytes_depend_on_the_rows_and_not_on_their_chunks_in_memory(tmp_path):
     draw = np.random.default_rng(0)
     rows = Dataset.from_dict(
         {
-            "text": [draw.integers(0, 1 << 62, size).tobytes().hex() for size in draw.integers(1, 30, 30_000)],
-            "numbers": [draw.random(size).tolist() for size in draw.integers(0, 9, 30_000)],
+            "text": [draw.integers(0, 1 << 62, size).tobytes().hex() for size in draw.integers(1, 30, 60_000)],
+            "numbers": [draw.random(size).tolist() for size in draw.integers(0, 9, 60_000)],
         }
     )
-    cuts = [0, 1, 7, 500, 1234, 9999, 10_000, 29_000, 30_000]
+    cuts = [0, 1, 7, 500, 1234, 9999, 10_000, 30_011, 59_000, 60_000]
     pieces = concatenate_datasets([rows.select(range(*cut)) for cut in pairwise(cuts)])
-    assert pieces.data.column(0).num_chunks == 8
+    assert pieces.data.column(0).num_chunks == 9
     made = [
         next(iter(parquet.write_parquet(table, tmp_path / name, "t", "train").values())).read_bytes()
         for name, table in (("whole", rows), ("pieces", pieces))
