@@ -15,7 +15,7 @@ from rpo_data.card import dataset_card
 from rpo_data.dataset import ContrastDataset, load, read_manifest
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_batch, unpaired_batch
-from rpo_data.hub import Files, Pause, Pushed, Target, Track, check_login, is_repository, push_files
+from rpo_data.hub import Files, Pause, Pushed, Target, Track, Version, check_login, is_repository, push_files
 from rpo_data.parquet import write_parquet
 from rpo_data.pipelines.checking import Say
 from rpo_data.schemas.manifest import Manifest
@@ -83,7 +83,7 @@ def push(
         count, total = len(files), _size(sum(sizes.values()))
         say(f"push      {count} files, {total}, to {target.repository}")
         text = message or f"{_rows(data.manifest)}, by rpo-data {data.manifest.rpo_data_version}"
-        pushed = push_files(target, files, OWNED, text, track=track, pause=waits)
+        pushed = push_files(target, Version(files, OWNED, text), track=track, pause=waits)
     say(_outcome(target, pushed))
     return pushed
 

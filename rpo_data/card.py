@@ -122,7 +122,7 @@ def how_to_load(manifest: Manifest, repository: str, tables: Mapping[str, Mappin
             wins = rows.select(group["win_rows"])
             losses = rows.select(group["loss_rows"])
         """),
-        f"With [rpo-data](https://pypi.org/project/rpo-data/), {_trains(manifest)}:",
+        "With rpo-data, which checks that the tables belong together, and trains from the groups:",
         _code("python", f"""
             from rpo_data import load
 
@@ -152,10 +152,6 @@ def how_to_load(manifest: Manifest, repository: str, tables: Mapping[str, Mappin
             dataset: {repository.partition("/")[2]}
         """)]  # fmt: skip
     return "\n\n".join(parts)
-
-
-def _trains(manifest: Manifest) -> str:
-    return "which checks that the tables belong together and trains from the groups"
 
 
 def _trl(manifest: Manifest, repository: str, split: str) -> str:

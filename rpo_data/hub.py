@@ -59,6 +59,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Version:
+    """What a repository shall hold.
+
+    files    content by path
+    owned    paths that a push may write: one that is there and not in `files` is deleted, while other files stay
+    message  of the commit
+    """
+
+    files: Files
+    owned: re.Pattern[str]
+    message: str
+
+
+@dataclass(frozen=True)
 class Pushed:
     """What a push did.
 
@@ -93,20 +107,16 @@ def check_login(repository: str, pause: Pause = time.sleep) -> None:
 
 def push_files(
     target: Target,
-    files: Files,
-    owned: re.Pattern[str],
-    message: str,
+    version: Version,
     *,
     track: Track = lambda stage, done, total: None,
     pause: Pause = time.sleep,
 ) -> Pushed:
-    """Make a dataset repository hold these files, in one commit, and check that it does.
+    """Make a dataset repository hold a version, in one commit, and check that it does.
 
     Args:
         target: where to.
-        files: what it shall hold.
-        owned: paths that a push may have written; one that is there and not in `files` is deleted. Other files stay.
-        message: of the commit.
+        version: what it shall hold.
         track: called with ("upload", bytes, all bytes).
         pause: waits some seconds before the next try.
 
@@ -122,9 +132,9 @@ def push_files(
         if target.branch != "main":
             patiently(lambda: api.create_branch(name, repo_type=_KIND, branch=target.branch, exist_ok=True), pause)
         tagged = patiently(lambda: _tagged_commit(api, target), pause)
-        pushed = _commit(api, target, files, owned, message, tagged, track, pause)
+        pushed = _commit(api, target, version, tagged, track, pause)
         there = patiently(lambda: _listing(api, name, pushed.commit), pause)
-        wrong = [path for path, content in files.items() if not _same(content, there.get(path))]
+        wrong = [path for path, content in version.files.items() if not _same(content, there.get(path))]
         if wrong:
             raise HubError(f"{name} does not hold {wrong[0]} as it was sent: push again")
         if target.tag and not tagged:
@@ -154,22 +164,13 @@ def _tagged_commit(api: HfApi, target: Target) -> str | None:
     return next((ref.target_commit for ref in tags if ref.name == target.tag), None)
 
 
-def _commit(
-    api: HfApi,
-    target: Target,
-    files: Files,
-    owned: re.Pattern[str],
-    message: str,
-    tagged: str | None,
-    track: Track,
-    pause: Pause,
-) -> Pushed:
+def _commit(api: HfApi, target: Target, version: Version, tagged: str | None, track: Track, pause: Pause) -> Pushed:
     """Upload what the Hub does not hold, and commit all of it; a try after a lost answer finds that nothing is left."""
     name, begun = target.repository, []
 
     def attempt() -> Pushed:
         head = str(api.repo_info(name, repo_type=_KIND, revision=target.branch).sha)
-        operations = _operations(files, _listing(api, name, head), owned)
+        operations = _operations(version, _listing(api, name, head))
         begun.append((head, len(operations)))
         if tagged and (operations or tagged != head):
             raise HubError(f"tag '{target.tag}' of {name} stands on another version already: choose another --tag")
@@ -177,13 +178,13 @@ def _commit(
             return Pushed(head, begun[0][1])
         if head != begun[0][0]:
             raise HubError(_MEANWHILE.format(name))
-        if target.create_pr and (opened := _open_pull(api, name, files, owned, message)):
+        if target.create_pr and (opened := _open_pull(api, name, version)):
             return opened if len(begun) == 1 else Pushed(opened.commit, begun[0][1], opened.pull_request)
         _upload(api, target, [op for op in operations if isinstance(op, CommitOperationAdd)], track)
         done = api.create_commit(
             name,
             operations,
-            commit_message=message,
+            commit_message=version.message,
             repo_type=_KIND,
             revision=target.branch,
             parent_commit=head,
@@ -194,14 +195,14 @@ def _commit(
     return patiently(attempt, pause)
 
 
-def _open_pull(api: HfApi, name: str, files: Files, owned: re.Pattern[str], message: str) -> Pushed | None:
-    """An open pull request that would make the repository hold these files."""
+def _open_pull(api: HfApi, name: str, version: Version) -> Pushed | None:
+    """An open pull request that would make the repository hold this version."""
     for pull in api.get_repo_discussions(
         name, repo_type=_KIND, discussion_type="pull_request", discussion_status="open"
     ):
-        if pull.title == message:
+        if pull.title == version.message:
             revision = f"refs/pr/{pull.num}"
-            if not _operations(files, _listing(api, name, revision), owned):
+            if not _operations(version, _listing(api, name, revision)):
                 return Pushed(str(api.repo_info(name, repo_type=_KIND, revision=revision).sha), 0, pull.url)
     return None
 
@@ -227,16 +228,14 @@ def _listing(api: HfApi, name: str, revision: str) -> dict[str, RepoFile]:
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
-def _operations(
-    files: Files, there: Mapping[str, RepoFile], owned: re.Pattern[str]
-) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What a commit must do so that a repository with these entries holds the files."""
+def _operations(version: Version, there: Mapping[str, RepoFile]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What a commit must do so that a repository with these entries holds the version."""
     added = [
         CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
-        for path, content in files.items()
+        for path, content in version.files.items()
         if not _same(content, there.get(path))
     ]
-    gone = sorted(path for path in there if path not in files and owned.fullmatch(path))
+    gone = sorted(path for path in there if path not in version.files and version.owned.fullmatch(path))
     return [*added, *(CommitOperationDelete(path) for path in gone)]
 
 

@@ -7,7 +7,7 @@ import hub_faults as faults
 import pytest
 from hub_clients import TOKEN
 from small_hub import State
-from small_hub_server import answer
+from small_hub_answers import answer
 
 STEPS = [
     "whoami", "create", "tree", "refs", "info", "preupload", "batch", "upload", "verify", "validate", "commit", "tag",

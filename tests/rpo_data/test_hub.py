@@ -10,7 +10,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from rpo_data import load
 from rpo_data.errors import HubError
-from rpo_data.hub import Target, _same, download, explained, is_repository, is_transient, patiently, push_files
+from rpo_data.hub import Target, Version, _same, download, explained, is_repository, is_transient, patiently, push_files
 
 
 def http_error(status: int, **headers: str) -> HfHubHTTPError:
@@ -109,7 +109,7 @@ def test_offline_is_said(monkeypatch):
     """The tests run with HF_HUB_OFFLINE=1."""
     monkeypatch.setenv("HF_TOKEN", "hf_token")
     with pytest.raises(HubError, match="me/data is on the Hub, and HF_HUB_OFFLINE is set: unset it"):
-        push_files(Target("me/data"), {}, re.compile(""), "message", pause=pytest.fail)
+        push_files(Target("me/data"), Version({}, re.compile(""), "message"), pause=pytest.fail)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
         download("me/data", None, ["manifest.json"], pause=pytest.fail)
     with pytest.raises(

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from small_hub import small_file
-from small_hub_server import Answer, Fault, Handler, SmallHub, answer
+from small_hub_answers import Answer, answer
+from small_hub_server import Fault, Handler, SmallHub
 
 CUT = Answer(0)
 """No answer: the connection ends."""
