@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 import pytest
@@ -66,6 +66,12 @@ def test_an_unknown_request_is_an_error_and_noted(own_hub, method, path, storage
     status, _ = ask(own_hub, method, path, storage=storage)
     assert status == 501
     assert own_hub.unknown == [f"{method} {path}"]
+
+
+def test_a_token_that_is_sent_to_the_storage_is_noted(own_hub):
+    with pytest.raises(HTTPException):
+        ask(own_hub, "GET", f"/storage/{'0' * 64}", storage=True)
+    assert "a token was sent to the storage" in own_hub.unknown[0]
 
 
 def test_a_commit_names_its_parent_and_is_whole_or_nothing(own_hub, repository):

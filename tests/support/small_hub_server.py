@@ -5,6 +5,7 @@ It can be told to fail: `hub.fail("commit", hub_faults.status(500))`. Requests a
 
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class SmallHub:
         state: repositories, storage, tokens.
         calls: (kind of request, path) in order.
         headers: of every request, by name in lower case.
-        unknown: requests that no route knows; a test must find none.
+        unknown: requests that no route knows, and faults of the Hub itself; a test must find none.
         ignored: paths that a .gitignore in the repository names.
     """
 
@@ -97,7 +98,10 @@ class _Server(ThreadingHTTPServer):
     hub: SmallHub
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no error of the server."""
+        """Note a fault of the Hub itself; a client that went away is none."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self.hub.unknown.append(repr(error))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -129,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             given = planned["after"](hub, self) or given
         self.send(given)
 
-    do_GET = do_HEAD = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle
 
     def _answer(self, found: re.Match | None) -> Answer:
         hub, call = self.server.hub, self.call
