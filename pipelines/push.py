@@ -18,12 +18,13 @@ from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_
 from rpo_data.hub import Files, Pause, Pushed, Target, Track, Version, check_login, is_repository, push_files
 from rpo_data.parquet import write_parquet
 from rpo_data.pipelines.checking import Say
+from rpo_data.plots import card_plots
 from rpo_data.schemas.manifest import Manifest
 
 EXTRAS = ("unpaired", "llamafactory")
 """Tables that are made for other trainers where they are asked for."""
 OWNED = re.compile(
-    r"(pairs|responses|groups|neighbors|unpaired|llamafactory)/[^/]+\.parquet|plots/[^/]+"
+    r"(pairs|responses|groups|neighbors|unpaired|llamafactory)/[^/]+\.parquet|plots/[a-z]+\.svg"
     r"|manifest\.json|report\.html|dataset_info\.json"
 )
 """Paths that a push may have written: those that a later version does not have are deleted."""
@@ -183,7 +184,10 @@ def prepare(
     files["manifest.json"] = manifest.to_json().encode()
     if data.path is not None and (data.path / "report.html").is_file():
         files["report.html"] = data.path / "report.html"
-    files["README.md"] = dataset_card(data, repository, licenses, made).encode()
+    plots = card_plots(manifest)
+    files |= {path: svg.encode() for path, (svg, _) in plots.items()}
+    captions = {path: caption for path, (_, caption) in plots.items()}
+    files["README.md"] = dataset_card(data, repository, licenses, made, captions).encode()
     return files
 
 

@@ -47,11 +47,10 @@ def dataset_card(
         f"---\n{yaml.safe_dump(_metadata(data, licenses, tables), sort_keys=False, allow_unicode=True)}---",
         f"# {repository.partition('/')[2]}",
         _what(manifest),
-        *(f"![{caption}]({path})" for path, caption in (plots or {}).items()),
         "## Tables\n\n" + _tables(tables),
         "## How to load it\n\n" + how_to_load(manifest, repository, tables),
         "## How it was made\n\n" + _made(manifest),
-        "## How good the groups are\n\n" + _quality(manifest),
+        "## How good the groups are\n\n" + _quality(manifest, plots or {}),
         "## Three groups to read\n\n" + _examples(data),
         "## Licence\n\n" + _licences(licenses),
         "## Limits\n\n" + _limits(manifest),
@@ -209,7 +208,7 @@ def _made(manifest: Manifest) -> str:
     return "\n\n".join(parts)
 
 
-def _quality(manifest: Manifest) -> str:
+def _quality(manifest: Manifest, plots: Mapping[str, str]) -> str:
     quality, mined, random = manifest.quality, manifest.quality.mined, manifest.quality.random
     rows = [
         ("mean cosine of two prompts of a group", quality.mean_similarity, quality.random_similarity),
@@ -226,6 +225,7 @@ def _quality(manifest: Manifest) -> str:
     masked = ", ".join(f"{number:,} {reason}" for reason, number in quality.masked_cells.items() if number) or "none"
     warnings = [f"- {plain(warning)}" for warning in manifest.warnings]
     parts = [
+        *(f"![{caption}]({path})" for path, caption in plots.items()),
         "On the train split, beside random groups of the same rows and sizes at the paper's temperature of 0.5:",
         "\n".join(["| figure | these groups | random groups |", "|---|---:|---:|", *lines]),
         f"Of {quality.cells:,} cells these are masked, since the logs contradict them: {masked}.",

@@ -238,7 +238,7 @@ def test_the_whole_way_of_real_dialogues(hub, clients, sample, cache_dir, model,
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    assert "9 files changed, all read back" in fresh("push", built.path, "me/hh", "--tag", "v1")
+    assert "11 files changed, all read back" in fresh("push", built.path, "me/hh", "--tag", "v1")
     uploads = hub.count("upload")
     assert "unchanged me/hh holds all of it already" in fresh("push", built.path, "me/hh")
     assert (hub.count("upload"), hub.count("commit")) == (uploads, 1)

@@ -15,6 +15,7 @@ from rpo_data.hub import Target
 from rpo_data.pipelines.push import ask_licenses, push, source_licenses
 
 TABLES = ["pairs", "groups", "neighbors"]
+PLOTS = {"plots/similarity.svg", "plots/contrasts.svg"}
 
 
 def paths(*tables: str) -> set[str]:
@@ -30,7 +31,7 @@ def test_a_push_is_one_commit_of_tables_card_manifest_and_report(hub, clients, p
     assert (done.status, done.stderr) == (0, "")
     assert hub.count("commit") == 1
     files = hub.state.files("me/data", "v1")
-    assert files.keys() == paths(*TABLES) | {".gitattributes", "README.md", "manifest.json", "report.html"}
+    assert files.keys() == paths(*TABLES) | {".gitattributes", "README.md", "manifest.json", "report.html"} | PLOTS
     for name in ("manifest.json", "report.html"):
         assert files[name] == (pushed_dataset.path / name).read_bytes()
     repository = hub.state.repositories["me/data"]
@@ -38,7 +39,7 @@ def test_a_push_is_one_commit_of_tables_card_manifest_and_report(hub, clients, p
     assert not repository.private
     title = repository.titles[repository.resolve("main")]
     assert re.fullmatch(r"48 preference pairs in \d+ contrast groups, by rpo-data [\d.]+", title)
-    assert re.search(r"pushed +me/data, commit [0-9a-f]{12}, tag v1: 9 files changed, all read back", done.stdout)
+    assert re.search(r"pushed +me/data, commit [0-9a-f]{12}, tag v1: 11 files changed, all read back", done.stdout)
 
 
 def test_requests_of_a_push(hub, clients, pushed_dataset):
@@ -47,7 +48,7 @@ def test_requests_of_a_push(hub, clients, pushed_dataset):
     large = ["preupload", "batch", "upload", "verify"]
     small = ["preupload"]
     assert [kind for kind, _ in hub.calls] == [
-        "whoami", "create", "tree", "refs", "info", "tree", *large * 6, *small * 3, "validate", "commit", "tree", "tag",
+        "whoami", "create", "tree", "refs", "info", "tree", *large * 6, *small * 5, "validate", "commit", "tree", "tag",
     ]  # fmt: skip
     sizes = {kind: [int(h.get("content-length", 0)) for (k, _), h in zip(hub.calls, hub.headers, strict=True) if k == kind]
              for kind in ("commit",)}  # fmt: skip
@@ -78,7 +79,7 @@ def test_another_version_replaces_what_changed_and_deletes_what_is_gone(hub, cli
     assert files.keys() == first.keys() - stale.keys() - paths("unpaired")
     assert {path: files[path] for path in kept} == {path: first[path] for path in kept}
     unchanged = {path for path in files if files[path] == first[path]}
-    assert unchanged == {*kept, ".gitattributes", *paths("pairs", "neighbors")}
+    assert unchanged == {*kept, ".gitattributes", "plots/similarity.svg", *paths("pairs", "neighbors")}
 
 
 def test_parquet_is_chunked_by_content_and_has_a_page_index(hub, clients, pushed_dataset, tmp_path):

@@ -42,7 +42,7 @@ def push(clients, other_dataset):
 
 def test_the_two_versions_differ_where_they_should(pushed, second):
     changed = {path for path in pushed if pushed[path] != second[path]}
-    assert changed == {"README.md", "manifest.json", "report.html"} | {
+    assert changed == {"README.md", "manifest.json", "report.html", "plots/contrasts.svg"} | {
         f"groups/{split}-00000-of-00001.parquet" for split in ("train", "test")
     }
 
@@ -102,7 +102,7 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, push, pushed, seco
     assert len(repository.commits) == 3  # the empty one, the first version, this one
     revision = {"--branch": "dev", "--create-pr": "refs/pr/1"}.get(arguments[0]) if arguments else "main"
     assert hub.state.files("me/data", revision) == second
-    assert "5 files changed" in done.stdout or "opened" in done.stdout
+    assert "6 files changed" in done.stdout or "opened" in done.stdout
 
 
 def test_a_commit_of_somebody_else_is_not_overwritten(hub, push, pushed):
