@@ -19,7 +19,7 @@ _CHARACTERS = 160  # shown of each text of an example
 _ABOUT = {
     "pairs": "one row = prompt, chosen, rejected: TRL's preference format",
     "responses": "one row = prompt, completion, label or score",
-    "groups": "one row = one contrast group: rows of the table above it, similarity and weight of each cell",
+    "groups": "one row = one contrast group: which rows of `{rows}` it holds, similarity and weight of each cell",
     "neighbors": "one row = one prompt: its nearest prompts, as a graph",
     "unpaired": "the same responses one by one, with a label: TRL's unpaired preference format",
     "llamafactory": "the same dialogues in the form that LLaMA-Factory reads",
@@ -95,8 +95,9 @@ def _what(manifest: Manifest) -> str:
 
 
 def _tables(tables: Mapping[str, Mapping[str, int]]) -> str:
+    rows = next(iter(tables))
     names = sorted({split for splits in tables.values() for split in splits}, reverse=True)
-    lines = [f"| `{name}` | {_ABOUT[name]} | " + " | ".join(_count(splits, split) for split in names) + " |"
+    lines = [f"| `{name}` | {_ABOUT[name].format(rows=rows)} | " + " | ".join(_count(splits, split) for split in names) + " |"
              for name, splits in tables.items()]  # fmt: skip
     head = "| config | holds | " + " | ".join(names) + " |"
     return "\n".join([head, "|---|---|" + "---:|" * len(names), *lines])

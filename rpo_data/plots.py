@@ -21,7 +21,7 @@ def card_plots(manifest: Manifest) -> dict[str, tuple[str, str]]:
         return {}
     wanted = {
         "plots/similarity.svg": ("cosine of two prompts of a group", mined.cross_similarity, random.cross_similarity),
-        "plots/contrasts.svg": ("effective contrasts of a win", mined.effective_contrasts, random.effective_contrasts),
+        "plots/losses.svg": ("weight that falls on a loss (1 is even)", mined.column_sums, random.column_sums),
     }
     return {
         path: (

@@ -15,7 +15,7 @@ from rpo_data.hub import Target
 from rpo_data.pipelines.push import ask_licenses, push, source_licenses
 
 TABLES = ["pairs", "groups", "neighbors"]
-PLOTS = {"plots/similarity.svg", "plots/contrasts.svg"}
+PLOTS = {"plots/similarity.svg", "plots/losses.svg"}
 
 
 def paths(*tables: str) -> set[str]:
@@ -50,9 +50,24 @@ def test_requests_of_a_push(hub, clients, pushed_dataset):
     assert [kind for kind, _ in hub.calls] == [
         "whoami", "create", "tree", "refs", "info", "tree", *large * 6, *small * 5, "validate", "commit", "tree", "tag",
     ]  # fmt: skip
-    sizes = {kind: [int(h.get("content-length", 0)) for (k, _), h in zip(hub.calls, hub.headers, strict=True) if k == kind]
-             for kind in ("commit",)}  # fmt: skip
-    assert sizes["commit"][0] < 60_000  # large files are named in it, not sent
+    sent = {
+        kind: int(headers.get("content-length", 0)) for (kind, _), headers in zip(hub.calls, hub.headers, strict=True)
+    }
+    assert sent["commit"] < 60_000  # large files are named in it, not sent
+
+
+@pytest.mark.parametrize(
+    ("options", "before"),
+    [(["--branch", "dev"], ["branch", "info", "tree"]), (["--create-pr"], ["info", "tree", "discussions"])],
+)
+def test_requests_of_a_branch_and_of_a_pull_request(hub, clients, pushed_dataset, other_dataset, options, before):
+    clients.rpo_data("push", pushed_dataset.path, "me/data")
+    hub.calls.clear()
+    clients.rpo_data("push", other_dataset.path, "me/data", *options)
+    large, small = ["preupload", "batch", "upload", "verify"], ["preupload"]
+    assert [kind for kind, _ in hub.calls] == [
+        "whoami", "create", "tree", *before, *large * 2, *small * 4, "validate", "commit", "tree",
+    ]  # fmt: skip
 
 
 def test_an_unchanged_dataset_uploads_nothing(hub, clients, pushed_dataset):

@@ -42,7 +42,7 @@ def push(clients, other_dataset):
 
 def test_the_two_versions_differ_where_they_should(pushed, second):
     changed = {path for path in pushed if pushed[path] != second[path]}
-    assert changed == {"README.md", "manifest.json", "report.html", "plots/contrasts.svg"} | {
+    assert changed == {"README.md", "manifest.json", "report.html", "plots/losses.svg"} | {
         f"groups/{split}-00000-of-00001.parquet" for split in ("train", "test")
     }
 

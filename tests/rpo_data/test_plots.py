@@ -75,8 +75,8 @@ def test_ticks(low, high, ticks):
 
 
 def test_the_plots_of_a_card_name_their_medians():
-    contrasts = SimpleNamespace(cross_similarity=OURS, effective_contrasts=None)
-    others = SimpleNamespace(cross_similarity=OTHERS, effective_contrasts=OTHERS)
+    contrasts = SimpleNamespace(cross_similarity=OURS, column_sums=None)
+    others = SimpleNamespace(cross_similarity=OTHERS, column_sums=OTHERS)
     quality = SimpleNamespace(mined=contrasts, random=others)
     plots = card_plots(SimpleNamespace(quality=quality))
     assert list(plots) == ["plots/similarity.svg"]
