@@ -217,7 +217,7 @@ def _upload(api: HfApi, target: Target, additions: Sequence[CommitOperationAdd],
             repo_type=_KIND,
             revision=target.branch,
             create_pr=target.create_pr,
-            free_memory=False,
+            free_memory=False,  # the card is read once more for the commit
         )
         done += addition.upload_info.size
         track("upload", done, total)

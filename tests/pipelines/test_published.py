@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -147,6 +148,20 @@ def test_streams_and_rows_of_each_mode(hub, clients, published, pushed_dataset, 
     """
     rows = json.loads(clients.python(dump(code)).stdout)
     assert rows == [data.responses["train"][:] for data in (responses_dataset, scored_dataset)]
+
+
+def test_a_folder_goes_before_the_hub(hub, clients, published, pushed_dataset, other_dataset):
+    code = """
+        from rpo_data import load
+        result = load("me/data").manifest.temperature
+    """
+    assert json.loads(clients.python(dump(code)).stdout) == pushed_dataset.manifest.temperature
+    hub.calls.clear()
+    shutil.copytree(other_dataset.path, clients.folder / "me" / "data")
+    assert json.loads(clients.python(dump(code)).stdout) == other_dataset.manifest.temperature
+    assert hub.calls == []
+    done = clients.rpo_data("show", "me/data", "--revision", "v1")
+    assert "me/data is a folder and has no revision 'v1': revisions are of datasets on the Hub" in done.stderr
 
 
 def test_what_is_not_there(hub, clients, published):

@@ -20,7 +20,7 @@ def data(request, tmp_path_factory, cache_dir):
     folder = tmp_path_factory.mktemp(request.param)
     records = []
     for n in range(16):
-        record = {"prompt": f"{NASTY} {n}", "language": "en" if n % 2 else "de"}
+        record = {"prompt": f"{NASTY} {n}", "language": ["de", "en", None, "unknown"][n % 4]}
         if request.param == "paired":
             record |= {"chosen": f"{NASTY} good {n}", "rejected": f"bad {n}"}
         elif request.param == "unpaired":
