@@ -11,7 +11,7 @@ from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.trainer.collator import Completion, Group
 from rpo_data.trainer.loss import OF_PAIRS
-from rpo_data.trainer.tokenize import TokenizedPairs, joint_sequences
+from rpo_data.trainer.tokenize import TokenizedPairs, joint_keys
 from rpo_data.weights import Normalize, contrast_weights, effective_contrasts, view_temperatures
 
 
@@ -25,13 +25,13 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         data: the dataset.
         split: train or test.
         pairs: its rows in tokens.
-        loss_type: under `joint` the log-probs are of prompt and response (`scored`), under `lipo` cells have labels.
+        loss_type: under `joint` the log-probs are of prompt and response (`keys`), under `lipo` cells have labels.
         temperature: of weights computed anew from the stored similarities; as stored where None.
         normalize: row, sinkhorn or none, likewise. With one of the two the other is as in the build, and so is the scale.
 
     Attributes:
-        scored: the sequences whose log-probs are wanted: those of `pairs`, under `joint` without their borders.
-        ref_logps: reference log-probs of them, float32 (S,).
+        keys: what the reference store knows the sequences by, under `joint` without their borders, (S,).
+        ref_logps: reference log-probs of the sequences, float32 (S,).
 
     Raises:
         TrainingError: the tables do not fit each other or the loss.
@@ -53,7 +53,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
                 f"split '{split}' has {len(data.rows[split])} rows, but {len(pairs.chosen)} were tokenised"
             )
         self.pairs = pairs
-        self.scored = joint_sequences(pairs.sequences) if loss_type == "joint" else pairs.sequences
+        self.keys = joint_keys(pairs.sequences) if loss_type == "joint" else pairs.sequences.keys
         self.views = data.views
         self.group_size = data.manifest.recipe.group_size
         self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)

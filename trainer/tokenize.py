@@ -165,10 +165,9 @@ def sequence_key(tokens: np.ndarray, prompt_length: int) -> bytes:
     return xxhash.xxh3_128_digest(prompt_length.to_bytes(8, "little") + tokens.tobytes())
 
 
-def joint_sequences(sequences: TokenSequences) -> TokenSequences:
-    """The same sequences without a border: all of their tokens count, and they are other ones to the reference store."""
-    keys = [sequence_key(sequences[number], 0) for number in range(len(sequences))]
-    return replace(sequences, prompt_lengths=np.zeros_like(sequences.prompt_lengths), keys=keys)
+def joint_keys(sequences: TokenSequences) -> list[bytes]:
+    """Keys of the same sequences without a border, all of whose tokens count: other ones to the reference store."""
+    return [sequence_key(sequences[number], 0) for number in range(len(sequences))]
 
 
 def _warn(counts: TokenCounts, max_length: int | None) -> None:

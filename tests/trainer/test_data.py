@@ -161,11 +161,9 @@ def test_a_weight_that_is_not_above_zero_is_refused(make, groups_of, weight):
 
 def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     plain, joint = groups_of(echo), groups_of(echo, loss_type="joint")
-    assert plain.scored is plain.pairs.sequences
-    assert set(joint.scored.keys).isdisjoint(plain.scored.keys)
-    assert len(set(joint.scored.keys)) == len(joint.scored)
-    assert joint.scored.prompt_lengths.tolist() == [0] * len(joint.scored)
-    assert joint.scored.tokens is joint.pairs.sequences.tokens
+    assert plain.keys == plain.pairs.sequences.keys
+    assert set(joint.keys).isdisjoint(plain.keys)
+    assert len(set(joint.keys)) == len(joint.pairs.sequences)
     prompts = [item.prompt_length for group in joint for item in group.completions.values()]
     assert min(prompts) > 3  # a packer finds them as ever
     assert joint[0].weights == plain[0].weights
