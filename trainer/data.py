@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import cast
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, concatenate_datasets
 
@@ -106,6 +107,16 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             contrasts=effective_contrasts(np.where(counted, weights, 0.0))[counted.any(axis=1)].tolist(),
             labels=() if self._labels is None else self._labels[[0, 1], np.stack([win_row, loss_row], axis=1)].tolist(),
         )
+
+    def largest(self, count: int) -> list[int]:
+        """Rows of the groups with the most tokens, of the view in use."""
+        table = self._groups.with_format("arrow")[:]
+        lengths, tokens = self.pairs.sequences.lengths, np.zeros(len(self))
+        for name, numbers in (("win_rows", self.pairs.chosen), ("loss_rows", self.pairs.rejected)):
+            rows = table[name].combine_chunks()
+            starts = np.cumsum([0, *pc.list_value_length(rows).to_numpy()[:-1]])
+            tokens += np.add.reduceat(lengths[numbers[rows.flatten().to_numpy()]], starts)
+        return np.argsort(-tokens, kind="stable")[:count].tolist()
 
     def _weights(self, group: dict[str, list]) -> np.ndarray:
         """Weights of a group's cells, float32 (wins, losses): as stored, or anew, with the same cells masked."""

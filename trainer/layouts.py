@@ -2,10 +2,13 @@
 
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
 from accelerate.utils import send_to_device
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rpo_data.trainer.collator import Group, GroupCollator
@@ -13,6 +16,11 @@ from rpo_data.trainer.logprobs import batch_logprobs
 from rpo_data.trainer.packing import Layout
 
 logger = logging.getLogger(__name__)
+
+_FLEX_TOKENS = 8192
+_FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention")
+_EXACT, _ROUGH = 1e-5, 2e-2
+"""Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
 
 
 def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
@@ -37,7 +45,10 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
     if layout == "trees":
         reasons += [
             (getattr(config, "sliding_window", None), "its layers attend to a sliding window"),
-            (attention != "sdpa", f"its attention is '{attention}', and a mask of trees is sure under 'sdpa' alone"),
+            (
+                attention not in ("sdpa", "flex_attention"),
+                f"its attention is '{attention}', and takes no mask of trees: load it with sdpa or flex_attention",
+            ),
         ]
     return next((reason for wrong, reason in reasons if wrong), None)
 
@@ -45,40 +56,79 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
 def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool) -> GroupCollator:
     """The collator in the fastest layout that this model can read: not refused by name, and right on a first group.
 
-    Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Log-probs
-    must equal those of single sequences to 1e-5 (relative, of the group); in bfloat16 and float16 to 1e-3, and three times
-    what padding changes. One line warns of each layout that a model cannot read.
+    Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Trees of
+    long groups are tried with FlexAttention first, where the model is on a GPU and its attention is sdpa; if they are right,
+    the model keeps it. Log-probs must equal those of single sequences to 1e-5 (relative, of the group), with the weights in
+    float32; where the attention or the memory does not allow that, to 2e-2. One line warns of each layout that fails.
     """
-    config = model.config.get_text_config()
-    one_row = getattr(config, "_attn_implementation", None) not in ("sdpa", "eager")  # others skip what is masked
-    tried: list[tuple[Layout, str]] = [("packed", "sequences are padded")]
+    exact = getattr(model.config.get_text_config(), "_attn_implementation", None) in _FLOAT32_ATTENTION
+    try:
+        with _in_float32(model) if exact else nullcontext():
+            return _first_right(collator, model, group, share_prompts, _EXACT if exact else _ROUGH)
+    except torch.OutOfMemoryError:
+        return _first_right(collator, model, group, share_prompts, _ROUGH)
+
+
+def _first_right(
+    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
+) -> GroupCollator:
+    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    padded = replace(collator, layout="padded", one_row=False)
+    ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
     if share_prompts:
-        tried.insert(0, ("trees", "prompts are not shared"))
-    for layout, otherwise in tried:
-        fitted = replace(collator, layout=layout, one_row=one_row)
-        reason = layout_refusal(model, layout) or _difference(fitted, model, group)
+        ways.insert(0, ("trees", attention, "prompts are not shared"))
+        if attention == "sdpa" and model.device.type == "cuda" and _is_long(group):
+            ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
+    alone: Tensor | None = None
+    for layout, own, otherwise in ways:
+        fitted = replace(collator, layout=layout, one_row=own not in ("sdpa", "eager"))  # others skip what is masked
+        reason = layout_refusal(model, layout)
         if reason is None:
-            return fitted
+            alone = _logprobs(replace(padded, micro_batch_size=1), model, group) if alone is None else alone
+            try:
+                if own != model.config._attn_implementation:
+                    model.set_attn_implementation(own)
+                difference = _logprobs(fitted, model, group) - alone
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
+                reason = " ".join(str(error).split())[:200]
+            else:
+                if difference.norm() <= tolerance * alone.norm():
+                    return fitted
+                reason = f"log-probs of the first group come out otherwise, by up to {difference.abs().max():.2g} nats"
         logger.warning("%s, which is slower: %s (%s)", otherwise, reason, type(model).__name__)
-    return collator
+    return padded
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Weights of 16 bits in float32 for a while; there and back again changes no bit."""
+    half = [(weight, weight.dtype) for weight in model.parameters() if weight.dtype in (torch.bfloat16, torch.float16)]
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 would be a thousandth off
+    try:
+        for weight, _ in half:
+            weight.data = weight.data.float()
+        yield
+    finally:
+        for weight, dtype in half:
+            weight.data = weight.data.to(dtype)
+        torch.set_float32_matmul_precision(precision)
+
+
+def _is_long(group: Group) -> bool:
+    """Whether FlexAttention pays: more than 8,192 tokens with each prompt once (docs/training.md, "How fast")."""
+    prompts = {item.tokens[: item.prompt_length].tobytes(): item.prompt_length for item in group.completions.values()}
+    answers = sum(len(item.tokens) - item.prompt_length for item in group.completions.values())
+    return sum(prompts.values()) + answers > _FLEX_TOKENS
 
 
 @torch.no_grad()
-def _difference(fitted: GroupCollator, model: PreTrainedModel, group: Group) -> str | None:
+def _logprobs(collator: GroupCollator, model: PreTrainedModel, group: Group) -> Tensor:
     training = model.training
-    padded = replace(fitted, layout="padded", one_row=False)
-    logps: list[torch.Tensor] = []
     model.eval()
     try:
-        for collator in (replace(padded, micro_batch_size=1), padded, fitted):
-            logps.append(batch_logprobs(model, send_to_device(collator([group])["pieces"], model.device)))
+        return batch_logprobs(model, send_to_device(collator([group])["pieces"], model.device))
     finally:
         model.train(training)
-    alone, with_padding, got = logps
-    if torch.finfo(model.dtype).bits >= 32:
-        allowed = 1e-5 * alone.norm()
-    else:  # padding alone moves a sum of 50 log-probs by half a percent here
-        allowed = 1e-3 * alone.norm() + 3 * (with_padding - alone).norm()
-    if (got - alone).norm() <= allowed:
-        return None
-    return f"log-probs of the first group come out otherwise, by up to {(got - alone).abs().max():.2g} nats"

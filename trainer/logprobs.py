@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 
 
 def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
@@ -20,7 +21,9 @@ def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
     """
     inputs = {name: piece[name] for name in ("input_ids", "position_ids", "attention_mask") if name in piece}
     if "tree" in piece:
-        inputs["attention_mask"] = tree_mask(piece["tree"], piece["branch"])
+        unwrapped: Any = getattr(model, "module", model)
+        mask = tree_blocks if unwrapped.config._attn_implementation == "flex_attention" else tree_mask
+        inputs["attention_mask"] = mask(piece["tree"], piece["branch"])
     token_logps = token_logprobs(model, piece["source"], piece["target"], **inputs)
     prompt = piece["prompt_segment"]
     sums = token_logps.new_zeros(2 * len(prompt)).index_add(0, piece["segment"], token_logps)  # no more trees than S
@@ -33,6 +36,19 @@ def tree_mask(tree: Tensor, branch: Tensor) -> Tensor:
     seen = (tree[:, :, None] == tree[:, None]) & (position[:, None] >= position)
     seen &= (branch[:, None] == 0) | (branch[:, :, None] == branch[:, None])
     return seen[:, None]
+
+
+def tree_blocks(tree: Tensor, branch: Tensor) -> Any:
+    """The same for FlexAttention, as a BlockMask: blocks of 128 x 128 places that see nothing are skipped."""
+
+    def seen(row: Tensor, head: Tensor, place: Tensor, other: Tensor) -> Tensor:
+        sibling = (branch[row, other] != 0) & (branch[row, other] != branch[row, place])
+        return (tree[row, place] == tree[row, other]) & (place >= other) & ~sibling
+
+    make = (
+        torch.compile(create_block_mask) if tree.is_cuda else create_block_mask
+    )  # uncompiled, it makes the whole table
+    return make(seen, len(tree), None, tree.shape[1], tree.shape[1], device=tree.device)
 
 
 def batch_logprobs(model: nn.Module, pieces: Sequence[dict[str, Tensor]]) -> Tensor:

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_respons
 
 logger = logging.getLogger(__name__)
 
+_SIZES = (("rows", 0), ("input_ids", 1))
 _SHARE_BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -129,6 +129,7 @@ class RPOTrainer(Trainer):
         self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
+        self._tried = False
         self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
         with nullcontext() if peft_config is None else model.disable_adapter():
@@ -154,8 +155,30 @@ class RPOTrainer(Trainer):
         All log-probs without gradients; d loss / d log-prob; then piece by piece, as by the chain rule
         d loss / d parameters = sum of (d loss / d log-prob) * (d log-prob / d parameters).
         """
-        if len(inputs["pieces"]) == 1:
-            return super().training_step(model, inputs, num_items_in_batch)
+        if not self._tried and self.args.device.type == "cuda":
+            self._try_largest(model)
+        try:
+            if len(inputs["pieces"]) == 1:
+                return super().training_step(model, inputs, num_items_in_batch)
+            return self._step_in_pieces(model, inputs, num_items_in_batch)
+        except torch.OutOfMemoryError as error:
+            rows, longest = (max(piece[name].shape[at] for piece in inputs["pieces"]) for name, at in _SIZES)
+            raise TrainingError(
+                f"a forward pass over {rows} sequences in rows of {longest} tokens does not fit in memory: set "
+                f"micro_batch_size below {rows}, a smaller max_length, or activation_checkpointing"
+            ) from error
+
+    def _try_largest(self, model: nn.Module) -> None:
+        """Forward and backward of the largest batch, for nothing: what memory cannot hold shows before the first step."""
+        self._tried, totals = True, self._train_totals.clone()
+        groups = self.train_dataset
+        batch = self.data_collator([groups[row] for row in groups.largest(self.args.per_device_train_batch_size)])
+        with torch.random.fork_rng([self.args.device]), self.accelerator.no_sync(model):
+            self.training_step(model, batch)
+        model.zero_grad()
+        self._train_totals = totals
+
+    def _step_in_pieces(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None) -> Tensor:
         model.train()
         if hasattr(self.optimizer, "train"):  # as stock: schedule-free optimizers
             self.optimizer.train()
@@ -268,7 +291,7 @@ class RPOTrainer(Trainer):
             reference.to(self.args.device)
         collator = self.data_collator
         if reference is not self.model:
-            collator = self._fit_layout(replace(collator, layout="padded", one_row=False), reference)
+            collator = self._fit_layout(collator, reference)
         store = open_store(self.args.cache_dir, reference, self.accelerator.mixed_precision)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
         for groups in (self.train_dataset, self.eval_dataset):

@@ -220,3 +220,12 @@ def test_losses_are_refused_where_the_dataset_lacks_what_they_need(make, echo, t
     data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2]]])})
     with pytest.raises(TrainingError, match="'lipo' needs the score of every response, and 2 of 3 rows have none: use"):
         RPOTrainer(tmp_path / "no model is looked for", config(loss_type="lipo"), data)
+
+
+def test_the_largest_groups_by_tokens(make, groups_of):
+    rows = [make.pair_row(n, "word " * length, "yes", "no") for n, length in enumerate([3, 9, 1, 4, 9, 2])]
+    groups = groups_of(
+        make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 2], [1, 3], [4], [5]]])})
+    )
+    assert groups.largest(2) == [1, 2]
+    assert groups.largest(9) == [1, 2, 0, 3]

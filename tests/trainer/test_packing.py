@@ -199,7 +199,7 @@ def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason
     assert reason in layout_refusal(model, "trees")
     assert (layout_refusal(model, "packed") is None) == (instead == "packed")
     assert fitted(model) == instead
-    first, *others = [record.message for record in caplog.records if "slower" in record.message]
+    first, *others = [record.message for record in caplog.records if record.name == "rpo_data.trainer.layouts"]
     assert first.startswith("prompts are not shared, which is slower: ")
     assert reason in first
     assert type(model).__name__ in first
@@ -225,6 +225,33 @@ def test_models_that_can_share_pass_the_first_group(config_class, dtype):
     assert layout_refusal(model, "trees") is None
     assert fitted(model) == "trees"
     assert fitted(model, share_prompts=False) == "packed"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_trial_in_float32_leaves_no_trace(dtype):
+    model = tiny(LlamaConfig, dtype, tie_word_embeddings=True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert fitted(model) == "trees"
+    after = model.state_dict()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert all(after[name].dtype == dtype and torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_fault_that_bfloat16_would_hide_shows():
+    model = tiny(LlamaConfig, hidden_size=64, initializer_range=0.3)
+
+    def stretch(module, args, inputs):
+        places = inputs["position_ids"]
+        return args, inputs | {"position_ids": None if places is None else places * 1.0005}
+
+    model.model.register_forward_pre_hook(stretch, with_kwargs=True)
+    sequences, prompt_lengths = sequences_of(PAIRS)
+    alone, shared = (logprobs(model, sequences, prompt_lengths, layout=layout) for layout in ("padded", "trees"))
+    fault = (shared - alone).norm() / alone.norm()
+    model.bfloat16()
+    rounding = (logprobs(model, sequences, prompt_lengths, layout="padded") - alone).norm() / alone.norm()
+    assert 1e-4 < fault < rounding
+    assert fitted(model) == "padded"
 
 
 def test_a_sliding_window_would_be_silently_wrong():

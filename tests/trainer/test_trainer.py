@@ -464,3 +464,17 @@ def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_
     small.resize_token_embeddings(100)
     with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
         RPOTrainer(small, config(), echo, processing_class=AutoTokenizer.from_pretrained(tiny_models["qwen2"]))
+
+
+def test_a_batch_too_large_for_memory_is_one_sentence(tiny_models, echo, config, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for size, sequences in ((None, 8), (3, 3)):
+        trainer = RPOTrainer(str(tiny_models["qwen2"]), config(micro_batch_size=size), echo)
+        monkeypatch.setattr("rpo_data.trainer.trainer.batch_logprobs", full)
+        with pytest.raises(
+            TrainingError, match=rf"over {sequences} sequences in rows of \d+ tokens does not fit in memory"
+        ):
+            trainer.train()
+        monkeypatch.undo()
