@@ -27,6 +27,9 @@ class RPOConfig(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: a row is a whole group."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Must stay off: it shows NaN as 0."})
+    fsdp: bool | str | None = field(  # type: ignore[assignment]  # it takes True, and says it takes text alone
+        default=None, metadata={"help": "Shard model and optimizer over the processes' GPUs (FSDP2)."}
+    )
     beta: float = field(default=0.1, metadata={"help": "How strongly the policy is held to the reference."})
     loss_type: str = field(default="rpo", metadata={"help": f"One of {', '.join(LOSS_TYPES)}."})
     temperature: float | None = field(

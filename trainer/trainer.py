@@ -76,7 +76,8 @@ class RPOTrainer(Trainer):
         peft_config: adapters to train, such as a peft.LoraConfig; the reference is then the model with them off.
 
     Raises:
-        TrainingError: a model cannot be loaded, a split is missing, or tokenizer and model do not fit.
+        TrainingError: a model cannot be loaded or is sharded, a split is missing, tokenizer and model do not fit, or a
+            setting does not go with several processes.
     """
 
     def __init__(
@@ -93,6 +94,11 @@ class RPOTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         args = args or RPOConfig()
+        if getattr(model, "is_distributed_loading_by_transformers", False):
+            raise TrainingError(
+                "the model was sharded as it was loaded, and the reference is scored on a whole one: load it without "
+                "distributed_config, and set fsdp to shard it for training"
+            )
         for data in (train_dataset, eval_dataset):
             if data is not None:
                 check_loss(data, args.loss_type)
@@ -125,7 +131,7 @@ class RPOTrainer(Trainer):
         )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
-        _check_pieces(args, self.accelerator.distributed_type)
+        _check_distribution(args, self.accelerator.distributed_type)
         self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
@@ -245,7 +251,13 @@ class RPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Stock loop; then the loss and metrics are replaced by exact means over all cells and pairs."""
+        """Stock loop; then the loss and metrics are replaced by exact means over all cells and pairs.
+
+        Raises:
+            TrainingError: fsdp has not sharded the model yet, which it does together with the optimizer.
+        """
+        if self.is_fsdp_enabled and self.optimizer is None:
+            raise TrainingError("under fsdp evaluate() cannot run before train(): set eval_on_start=True instead")
         self._eval_totals = []
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         totals = torch.cat(self._eval_totals).double().sum(dim=0)
@@ -287,7 +299,8 @@ class RPOTrainer(Trainer):
 
     def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
         home = reference.device
-        if home != self.args.device and self.place_model_on_device:
+        moves = home != self.args.device and (self.is_fsdp_enabled or self.place_model_on_device)
+        if moves:
             reference.to(self.args.device)
         collator = self.data_collator
         if reference is not self.model:
@@ -310,7 +323,7 @@ class RPOTrainer(Trainer):
             )
             self.reference_computed += computed
         logger.info("reference: %d sequences computed, kept in %s", self.reference_computed, store.folder)
-        if reference is not self.model:
+        if moves and (self.is_fsdp_enabled or reference is not self.model):  # fsdp makes its shards from the home
             reference.to(home)
 
 
@@ -353,7 +366,12 @@ def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
         )
 
 
-def _check_pieces(args: RPOConfig, kind: DistributedType) -> None:
+def _check_distribution(args: RPOConfig, kind: DistributedType) -> None:
+    if args.fsdp and kind == DistributedType.MULTI_CPU:
+        raise TrainingError(
+            "fsdp does not work on CPUs: accelerate shards on accelerators alone, and here it would train with DDP and say "
+            "nothing; leave it out"
+        )
     if args.micro_batch_size is not None and kind not in (DistributedType.NO, *_SHARE_BY_DDP):
         raise TrainingError(
             f"micro_batch_size does not work under {kind.value}: its processes would wait for each other in every forward "
