@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rpo_data.pipelines.train_settings import make_config, read_settings
 
 
 @pytest.fixture
@@ -25,7 +28,8 @@ def folder(make, tiny_models, tmp_path):
 
 
 def figures(log: list[dict]) -> list[dict[str, float]]:
-    return [{name: entry[name] for name in entry if "loss" in name or "/" in name} for entry in log]
+    wanted = re.compile("loss|grad_norm|/")
+    return [{name: value for name, value in entry.items() if wanted.search(name)} for entry in log]
 
 
 def losses(log: list[dict]) -> dict[int, float]:
@@ -84,3 +88,11 @@ def test_two_shards_equal_one_whole_model(folder, monkeypatch):
     for rank in ranks:
         for refused, sentence in zip(rank["refused"], sentences, strict=True):
             assert refused.startswith(sentence)
+
+
+@pytest.mark.parametrize("given", [{"fsdp": True}, ["--fsdp"], ["--fsdp", "true"], ["--fsdp=full_shard"], []])
+def test_fsdp_is_a_switch_in_yaml_and_on_the_command_line(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")  # transformers sets it, for all that follow
+    settings = given if isinstance(given, dict) else read_settings(None, given)
+    args = make_config(settings | {"use_cpu": True}, tmp_path)
+    assert (args.fsdp_plugin_args or {}).get("fsdp_version") == (2 if given else None)
