@@ -5,11 +5,14 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rpo_data.pipelines.train_settings import make_config, read_settings
+from rpo_data.trainer import RPOConfig, RPOTrainer
 
 
 @pytest.fixture
@@ -96,3 +99,31 @@ def test_fsdp_is_a_switch_in_yaml_and_on_the_command_line(tmp_path, monkeypatch,
     settings = given if isinstance(given, dict) else read_settings(None, given)
     args = make_config(settings | {"use_cpu": True}, tmp_path)
     assert (args.fsdp_plugin_args or {}).get("fsdp_version") == (2 if given else None)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_under_fsdp_the_reference_is_scored_on_the_device_and_then_goes_home(
+    tiny_models, echo, config, monkeypatch, own
+):
+    """No device here: a stand-in for the reference notes where it is sent. Stock places no model under FSDP."""
+
+    class Reference:
+        device = torch.device("cpu")
+        seen: list[str] = []  # noqa: RUF012
+
+        def to(self, device: torch.device) -> None:
+            self.device = device
+
+    def score(reference, *_, **__):
+        reference.seen.append(reference.device.type)
+        return [], 0
+
+    trainer, reference = RPOTrainer(tiny_models["qwen2"], config(), echo), Reference()
+    trainer.is_fsdp_enabled, trainer.place_model_on_device = True, False
+    if own:
+        trainer.model = reference
+    monkeypatch.setattr(RPOConfig, "device", torch.device("cuda"))
+    monkeypatch.setattr("rpo_data.trainer.trainer.open_store", lambda *_: SimpleNamespace(model="", folder=""))
+    monkeypatch.setattr("rpo_data.trainer.trainer.reference_logprobs", score)
+    trainer._score_reference(reference, None)
+    assert (reference.seen, reference.device.type) == (["cuda"], "cpu")
