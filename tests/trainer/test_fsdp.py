@@ -125,5 +125,6 @@ def test_under_fsdp_the_reference_is_scored_on_the_device_and_then_goes_home(
     monkeypatch.setattr(RPOConfig, "device", torch.device("cuda"))
     monkeypatch.setattr("rpo_data.trainer.trainer.open_store", lambda *_: SimpleNamespace(model="", folder=""))
     monkeypatch.setattr("rpo_data.trainer.trainer.reference_logprobs", score)
+    monkeypatch.setattr("rpo_data.trainer.trainer.fit_layout", lambda collator, *_: collator)
     trainer._score_reference(reference, None)
     assert (reference.seen, reference.device.type) == (["cuda"], "cpu")

@@ -79,7 +79,7 @@ for model in ("llama", "qwen2"):
     for share in (True, False):
         name = f"{model}-{share}"
         trainer = new_trainer(name, str(folder / model), share_prompts=share)
-        assert trainer.data_collator.share_prompts == share
+        assert (trainer.data_collator.layout == "trees") == share
         trainer.train()
         trainer.evaluate()
         trainer.save_model()
