@@ -5,7 +5,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import concatenate_datasets
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import MissingExtra, TrainingError
@@ -48,30 +48,23 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         temperature: float | None = None,
         normalize: str | None = None,
     ) -> None:
-        if len(data.rows[split]) != len(pairs.chosen):
-            raise TrainingError(
-                f"split '{split}' has {len(data.rows[split])} rows, but {len(pairs.chosen)} were tokenised"
-            )
-        self.pairs = pairs
+        rows, recipe = data.rows[split], data.manifest.recipe
+        self.split, self.pairs, self.views, self.group_size = split, pairs, data.views, recipe.group_size
         self.scored = joint_sequences(pairs.sequences) if loss_type == "joint" else pairs.sequences
-        self.views = data.views
-        self.group_size = data.manifest.recipe.group_size
         self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
-        self.split = split
         self._data = data
-        self._prompts = np.unique(data.rows[split]["prompt_id"][:], return_inverse=True)[1]
-        self._own = np.arange(len(pairs.chosen)) if data.paired else self._prompts  # equal in an own cell
-        self._row_weights = np.asarray(data.rows[split]["weight"][:], dtype=np.float32)
+        self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
+        self._prompts = np.unique(rows["prompt_id"][:], return_inverse=True)[1]
+        self._own = np.arange(len(rows)) if data.paired else self._prompts  # equal in an own cell
+        self._row_weights = np.asarray(rows["weight"][:], dtype=np.float32)
         if not (self._row_weights > 0).all():
             raise TrainingError(f"split '{split}' has a row whose weight is not above 0: build the dataset again")
         self._labels = response_labels(data, split) if loss_type == "lipo" else None
         self._anew = temperature is not None or normalize is not None
-        recipe = data.manifest.recipe
         self._modes = (cast(Normalize, normalize or recipe.normalize), recipe.scale)
         self._temperatures = view_temperatures(temperature or data.manifest.temperature, data.views)
         if self._anew and self._modes[0] == "sinkhorn" and find_spec("numba") is None:
             raise MissingExtra("normalize 'sinkhorn' needs numba: pip install 'rpo-data[build]'")
-        self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
         self.set_view(0)
 
     def set_view(self, view: int) -> None:
@@ -94,9 +87,12 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         counted = (weights != 0) & (wins[:, None] != losses) & self._usable[wins][:, None] & self._usable[losses]
         win, loss = np.nonzero(counted)
         win_row, loss_row = win_rows[win], loss_rows[loss]
-        numbers = dict.fromkeys(np.concatenate([wins, losses]).tolist())
+        sequences, ends = self.pairs.sequences, self.pairs.sequences.prompt_lengths
         return Group(
-            completions={number: self._completion(number) for number in numbers},
+            completions={
+                number: Completion(sequences[number], int(ends[number]), float(self.ref_logps[number]))
+                for number in dict.fromkeys(np.concatenate([wins, losses]).tolist())
+            },
             wins=wins[win].tolist(),
             losses=losses[loss].tolist(),
             weights=weights[win, loss].tolist(),
@@ -115,10 +111,6 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             return stored
         similarity = np.asarray(group["similarity"], dtype=np.float32).reshape(shape)
         return contrast_weights(similarity, stored == 0, self._temperatures[self.view], *self._modes)
-
-    def _completion(self, number: int) -> Completion:
-        sequences = self.pairs.sequences
-        return Completion(sequences[number], int(sequences.prompt_lengths[number]), float(self.ref_logps[number]))
 
 
 def check_loss(data: ContrastDataset, loss_type: str) -> None:
@@ -149,35 +141,21 @@ def response_labels(data: ContrastDataset, split: str) -> np.ndarray:
         TrainingError: a response has no score.
     """
     rows = concatenate_datasets([data.rows[name] for name in data.splits])
+    columns = {"paired": ("score_chosen", "score_rejected"), "unpaired": ("label",), "scored": ("score", "rank")}
+    values = np.array([rows[name][:] for name in columns[data.manifest.mode]], dtype=np.float64)  # null is NaN
     scale = np.unique(rows["source"][:], return_inverse=True)[1]
-    if data.paired:
-        values = np.stack([_numbers(rows, "score_chosen"), _numbers(rows, "score_rejected")])
-    elif data.manifest.mode == "unpaired":
-        values, scale = np.stack([_numbers(rows, "label")] * 2), np.zeros_like(scale)
-    else:
-        score = _numbers(rows, "score")
-        values = np.stack([np.where(np.isnan(score), -_numbers(rows, "rank"), score)] * 2)
-        scale = 2 * scale + np.isnan(score)
+    if data.manifest.mode == "scored":
+        ranked = np.isnan(values[0])
+        values, scale = np.where(ranked, -values[1], values[0])[None], 2 * scale + ranked
     missing = int(np.isnan(values).any(axis=0).sum())
     if missing:
         raise TrainingError(
             f"loss_type 'lipo' needs the score of every response, and {missing:,} of {len(rows):,} rows have none: use logs "
             "with scores, or another loss"
         )
+    if data.manifest.mode != "unpaired":
+        for kind in np.unique(scale):
+            of_kind = values[:, scale == kind]
+            values[:, scale == kind] = (of_kind - of_kind.min()) / (np.ptp(of_kind) or 1.0)
     start = sum(len(data.rows[name]) for name in data.splits[: data.splits.index(split)])
-    return _between_extremes(values, scale)[:, start : start + len(data.rows[split])]
-
-
-def _numbers(rows: Dataset, name: str) -> np.ndarray:
-    """A column as float64; null is NaN."""
-    return np.array(rows[name][:], dtype=np.float64)
-
-
-def _between_extremes(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Values (2, rows) mapped to [0, 1] by the extremes of their scale, a number (rows,); 0 where all are equal."""
-    lowest, highest = np.full(scale.max() + 1, np.inf), np.full(scale.max() + 1, -np.inf)
-    for side in values:
-        np.minimum.at(lowest, scale, side)
-        np.maximum.at(highest, scale, side)
-    spread = (highest - lowest)[scale]
-    return (values - lowest[scale]) / np.where(spread > 0, spread, 1.0)
+    return values[[0, -1], start : start + len(data.rows[split])]

@@ -16,20 +16,17 @@ from torch import Tensor
 from rpo_data.trainer.loss import cell_scales
 
 PAIR_METRICS = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "logps/chosen",
-    "logps/rejected",
-)
-_MEANS = {
-    **dict.fromkeys(PAIR_METRICS, "pairs"),
+    "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+)  # fmt: skip
+_MEANS = dict.fromkeys(PAIR_METRICS, "pairs") | {
     "rewards/cross_prompt_accuracies": "cross cells",
     "effective_contrasts": "wins",
 }
 """What each metric is a mean over."""
-TOTALS = ("own losses", "other losses", "own cells", "other cells", *_MEANS, "pairs", "cross cells", "wins")
+TOTALS = (
+    "own losses", "other losses", "own cells", "other cells", *PAIR_METRICS, "rewards/cross_prompt_accuracies", "pairs",
+    "cross cells", "effective_contrasts", "wins",
+)  # fmt: skip
 """Columns of what `group_totals` gives; the first four are weighted by the cells' importance."""
 
 _TIE = 1e-6
@@ -48,7 +45,6 @@ def group_totals(losses: Tensor, logps: Tensor, batch: dict[str, Tensor], beta: 
         (G, 15), float32, columns as in TOTALS. Sums of such rows may be added.
     """
     win, loss, own, importance = (batch[f"cell_{name}"] for name in ("win", "loss", "own", "importance"))
-    cells, contrasts = batch["group_cells"], batch["group_contrasts"]
     is_own, is_cross = own.float(), batch["cell_cross"].float()
     ratios = logps - batch["ref_logps"]
     chosen, rejected = ratios[win], ratios[loss]
@@ -59,9 +55,10 @@ def group_totals(losses: Tensor, logps: Tensor, batch: dict[str, Tensor], beta: 
     of_own, of_other = importance * is_own, importance * (1 - is_own)
     weighted = torch.stack([losses * of_own, losses * of_other, of_own, of_other])
     by_cell = torch.cat([weighted, is_own * of_pairs, torch.stack([is_cross * accuracy, is_own, is_cross])])
+    cells = batch["group_cells"]
     group = torch.repeat_interleave(torch.arange(len(cells), device=own.device), cells)
     sums = torch.zeros(len(cells), len(by_cell), device=own.device).index_add_(0, group, by_cell.T)
-    return torch.cat([sums[:, :11], contrasts[:, :1], sums[:, 11:], contrasts[:, 1:]], dim=1)
+    return torch.cat([sums, batch["group_contrasts"]], dim=1)
 
 
 def mean_loss(totals: Tensor, loss_type: str, diagonal_alpha: float) -> float:

@@ -9,7 +9,7 @@ from rpo_data.errors import DatasetError, MissingExtra, TrainingError
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer import data as trainer_data
 from rpo_data.trainer.data import GroupDataset, check_loss, response_labels
-from rpo_data.trainer.tokenize import tokenize_pairs, tokenize_responses
+from rpo_data.trainer.tokenize import tokenize_pairs
 from rpo_data.weights import contrast_weights, effective_contrasts
 
 
@@ -18,7 +18,8 @@ def groups_of(tiny_models):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
 
     def groups(data, max_length=None, **options):
-        tokens = (tokenize_pairs if data.paired else tokenize_responses)(data.rows["train"], tokenizer, max_length)
+        what = "pairs" if data.paired else "responses"
+        tokens = tokenize_pairs(data.rows["train"], tokenizer, max_length, what=what)
         return GroupDataset(data, "train", tokens, **options)
 
     return groups
