@@ -1,17 +1,19 @@
 """The groups of one view of a split as a torch dataset: one row = one contrast group."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import cast
 
 import numpy as np
 import torch
-from datasets import concatenate_datasets
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import MissingExtra, TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer.collator import Completion, Group
+from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.loss import OF_PAIRS
-from rpo_data.trainer.tokenize import TokenizedPairs, joint_sequences
+from rpo_data.trainer.tokenize import TokenizedPairs
 from rpo_data.weights import Normalize, contrast_weights, effective_contrasts, view_temperatures
 
 
@@ -25,9 +27,9 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         data: the dataset.
         split: train or test.
         pairs: its rows in tokens.
-        loss_type: under `joint` the log-probs are of prompt and response (`scored`), under `lipo` cells have labels.
-        temperature: of weights computed anew from the stored similarities; as stored where None.
-        normalize: row, sinkhorn or none, likewise. With one of the two the other is as in the build, and so is the scale.
+        args: under `loss_type` joint the log-probs are of prompt and response (`scored`), under lipo cells have labels.
+            With `temperature` or `normalize` weights are computed anew from the stored similarities; the other of the two
+            is then as in the build, and so is the scale.
 
     Attributes:
         scored: the sequences whose log-probs are wanted: those of `pairs`, under `joint` without their borders.
@@ -38,31 +40,23 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         MissingExtra: sinkhorn without numba.
     """
 
-    def __init__(
-        self,
-        data: ContrastDataset,
-        split: str,
-        pairs: TokenizedPairs,
-        *,
-        loss_type: str = "rpo",
-        temperature: float | None = None,
-        normalize: str | None = None,
-    ) -> None:
+    def __init__(self, data: ContrastDataset, split: str, pairs: TokenizedPairs, args: RPOConfig) -> None:
         rows, recipe = data.rows[split], data.manifest.recipe
         self.split, self.pairs, self.views, self.group_size = split, pairs, data.views, recipe.group_size
-        self.scored = joint_sequences(pairs.sequences) if loss_type == "joint" else pairs.sequences
-        self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
+        sequences, joint = pairs.sequences, args.loss_type == "joint"
+        self.scored = replace(sequences, prompt_lengths=0 * sequences.prompt_lengths) if joint else sequences
+        self.ref_logps = np.full(len(sequences), np.nan, dtype=np.float32)
         self._data = data
-        self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
+        self._usable = sequences.lengths > sequences.prompt_lengths
         self._prompts = np.unique(rows["prompt_id"][:], return_inverse=True)[1]
         self._own = np.arange(len(rows)) if data.paired else self._prompts  # equal in an own cell
         self._row_weights = np.asarray(rows["weight"][:], dtype=np.float32)
         if not (self._row_weights > 0).all():
             raise TrainingError(f"split '{split}' has a row whose weight is not above 0: build the dataset again")
-        self._labels = response_labels(data, split) if loss_type == "lipo" else None
-        self._anew = temperature is not None or normalize is not None
-        self._modes = (cast(Normalize, normalize or recipe.normalize), recipe.scale)
-        self._temperatures = view_temperatures(temperature or data.manifest.temperature, data.views)
+        self._labels = response_labels(data, split) if args.loss_type == "lipo" else None
+        self._anew = args.temperature is not None or args.normalize is not None
+        self._modes = (cast(Normalize, args.normalize or recipe.normalize), recipe.scale)
+        self._temperatures = view_temperatures(args.temperature or data.manifest.temperature, data.views)
         if self._anew and self._modes[0] == "sinkhorn" and find_spec("numba") is None:
             raise MissingExtra("normalize 'sinkhorn' needs numba: pip install 'rpo-data[build]'")
         self.set_view(0)
@@ -126,36 +120,3 @@ def check_loss(data: ContrastDataset, loss_type: str) -> None:
         )
     if loss_type == "lipo":
         response_labels(data, data.splits[0])
-
-
-def response_labels(data: ContrastDataset, split: str) -> np.ndarray:
-    """How good each response is, in [0, 1]: what `lipo` takes gains from.
-
-    A liked response has 1 and a disliked one 0. A score is put between the lowest (0) and the highest (1) of its source,
-    over all splits, and so is a rank where there is no score.
-
-    Returns:
-        float64, shape (2, rows): of each row as a win and as a loss, which differ for pairs only.
-
-    Raises:
-        TrainingError: a response has no score.
-    """
-    rows = concatenate_datasets([data.rows[name] for name in data.splits])
-    columns = {"paired": ("score_chosen", "score_rejected"), "unpaired": ("label",), "scored": ("score", "rank")}
-    values = np.array([rows[name][:] for name in columns[data.manifest.mode]], dtype=np.float64)  # null is NaN
-    scale = np.unique(rows["source"][:], return_inverse=True)[1]
-    if data.manifest.mode == "scored":
-        ranked = np.isnan(values[0])
-        values, scale = np.where(ranked, -values[1], values[0])[None], 2 * scale + ranked
-    missing = int(np.isnan(values).any(axis=0).sum())
-    if missing:
-        raise TrainingError(
-            f"loss_type 'lipo' needs the score of every response, and {missing:,} of {len(rows):,} rows have none: use logs "
-            "with scores, or another loss"
-        )
-    if data.manifest.mode != "unpaired":
-        for kind in np.unique(scale):
-            of_kind = values[:, scale == kind]
-            values[:, scale == kind] = (of_kind - of_kind.min()) / (np.ptp(of_kind) or 1.0)
-    start = sum(len(data.rows[name]) for name in data.splits[: data.splits.index(split)])
-    return values[[0, -1], start : start + len(data.rows[split])]

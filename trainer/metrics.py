@@ -18,16 +18,12 @@ from rpo_data.trainer.loss import cell_scales
 PAIR_METRICS = (
     "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
 )  # fmt: skip
-_MEANS = dict.fromkeys(PAIR_METRICS, "pairs") | {
-    "rewards/cross_prompt_accuracies": "cross cells",
-    "effective_contrasts": "wins",
-}
-"""What each metric is a mean over."""
-TOTALS = (
-    "own losses", "other losses", "own cells", "other cells", *PAIR_METRICS, "rewards/cross_prompt_accuracies", "pairs",
-    "cross cells", "effective_contrasts", "wins",
-)  # fmt: skip
-"""Columns of what `group_totals` gives; the first four are weighted by the cells' importance."""
+TOTALS = {
+    "own losses": None, "other losses": None, "own cells": None, "other cells": None,
+    **dict.fromkeys(PAIR_METRICS, "pairs"), "rewards/cross_prompt_accuracies": "cross cells",
+    "pairs": None, "cross cells": None, "effective_contrasts": "wins", "wins": None,
+}  # fmt: skip
+"""Columns of what `group_totals` gives, and what a metric is a mean over; the first four are weighted by importance."""
 
 _TIE = 1e-6
 
@@ -69,4 +65,4 @@ def mean_loss(totals: Tensor, loss_type: str, diagonal_alpha: float) -> float:
 def mean_metrics(totals: Tensor) -> dict[str, float]:
     """The metrics by name over everything that was summed into `totals`, shape (15,), but for means over nothing."""
     sums = dict(zip(TOTALS, totals.tolist(), strict=True))
-    return {name: sums[name] / sums[over] for name, over in _MEANS.items() if sums[over]}
+    return {name: sums[name] / sums[over] for name, over in TOTALS.items() if over and sums[over]}

@@ -49,10 +49,8 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout of a model to 0 in place; what is saved with its config stays as it was."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
         for name, value in list(vars(module).items()):  # attention layers keep theirs as plain numbers
-            if "drop" in name and isinstance(value, float):
+            if isinstance(value, float) and ("drop" in name or isinstance(module, nn.Dropout)):
                 setattr(module, name, 0.0)
 
 

@@ -1,9 +1,8 @@
 """Chat rows to token ids: each row once, chosen and rejected behind the very same prompt tokens, every cut counted."""
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -11,17 +10,16 @@ import numpy as np
 import xxhash
 from transformers import PreTrainedTokenizerBase
 
+from rpo_data.chat import chat_text, chat_tokens
 from rpo_data.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-Messages = list[dict[str, Any]]
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 _SIDES = {"pairs": ("chosen", "rejected"), "responses": ("completion",)}
 """Columns of the answers, by table."""
-_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 @dataclass
@@ -48,7 +46,7 @@ class TokenSequences:
     tokens          int32 (T,), one sequence after the other
     offsets         int64 (S + 1,), where each begins and ends
     prompt_lengths  int64 (S,), tokens before the completion
-    keys            xxh3-128 of prompt length and tokens, 16 bytes each
+    keys            xxh3-128 of prompt length (0 where prompts count, too) and tokens, 16 bytes each
     """
 
     tokens: np.ndarray
@@ -87,6 +85,7 @@ def tokenize_pairs(
     max_length: int | None = None,
     *,
     what: str = "pairs",
+    joint: bool = False,
     progress: Progress | None = None,
 ) -> TokenizedPairs:
     """Tokenise the rows of a table, cut to `max_length`; equal sequences are stored once, and cuts are warned of.
@@ -96,6 +95,7 @@ def tokenize_pairs(
         tokenizer: its chat template is used, where it has one.
         max_length: tokens that no sequence goes beyond; None sets no limit.
         what: the table, pairs or responses.
+        joint: whether prompt tokens will count, too, and the border does not: it is then no part of the keys.
         progress: called with ("tokenize", done, total).
 
     Raises:
@@ -111,7 +111,8 @@ def tokenize_pairs(
         prompt, answers = cut_row(prompt, answers, max_length, tokenizer.bos_token_id, counts)
         for answer in answers:
             tokens = np.asarray(prompt + answer, dtype=np.int32)
-            places.append(numbers.setdefault(sequence_key(tokens, len(prompt)), len(numbers)))
+            key = sequence_key(tokens, 0 if joint else len(prompt))
+            places.append(numbers.setdefault(key, len(numbers)))
             if len(flat) < len(numbers):
                 flat.append(tokens)
                 prompt_lengths.append(len(prompt))
@@ -129,12 +130,6 @@ def tokenize_pairs(
 def sequence_key(tokens: np.ndarray, prompt_length: int) -> bytes:
     """xxh3-128 of prompt length and tokens (int32), 16 bytes."""
     return xxhash.xxh3_128_digest(prompt_length.to_bytes(8, "little") + tokens.tobytes())
-
-
-def joint_sequences(sequences: TokenSequences) -> TokenSequences:
-    """The same sequences without a border: all of their tokens count, and they are other ones to the reference store."""
-    keys = [sequence_key(sequences[number], 0) for number in range(len(sequences))]
-    return replace(sequences, prompt_lengths=np.zeros_like(sequences.prompt_lengths), keys=keys)
 
 
 def describe_counts(counts: TokenCounts, max_length: int | None) -> str:
@@ -159,19 +154,21 @@ def row_tokens(
     Raises:
         TrainingError: the chat template refuses the row.
     """
-    encode = _encode_chat if tokenizer.chat_template else _encode_plain
-    prompt, *answers = (_without_nulls(row[name]) for name in ("prompt", *sides))
+    prompt, *answers = (row[name] for name in ("prompt", *sides))
     try:
-        opening = encode(tokenizer, prompt, False)
-        whole = [encode(tokenizer, prompt + answer, True) for answer in answers]
+        opening = chat_text(tokenizer, prompt, answered=False)
+        dialogues = [chat_text(tokenizer, prompt + answer, answered=True) for answer in answers]
     except Exception as error:  # templates raise whatever their authors chose
         raise TrainingError(
             f"row {row.get('pair_id') or row.get('response_id')}: the tokenizer's chat template refuses it ({error}): "
             "leave the row out of the logs, or use a model whose template knows its roles"
         ) from error
-    columns = zip(opening, *whole, strict=False)
-    border = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
-    return opening[:border], [tokens[border:] for tokens in whole]
+    (start,), whole = (
+        chat_tokens(tokenizer, [opening], answered=False),
+        chat_tokens(tokenizer, dialogues, answered=True),
+    )
+    border = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(start, *whole, strict=False)))
+    return start[:border], [tokens[border:] for tokens in whole]
 
 
 def cut_row(
@@ -198,32 +195,3 @@ def cut_row(
     counts.identical += answers[1:] == answers[:1]  # a response has one answer alone
     counts.empty += not all(answers)
     return prompt, answers
-
-
-def plain_text(messages: Messages) -> str:
-    r"""Render a dialogue for a tokenizer without chat template, as HH-RLHF does.
-
-    >>> plain_text([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
-    '\n\nHuman: Hi\n\nAssistant: Hello'
-    """
-    return "".join(
-        f"\n\n{_SPEAKERS.get(m['role'], m['role'].capitalize())}: {m.get('content') or ''}"
-        + (json.dumps(m["tool_calls"]) if m.get("tool_calls") else "")
-        for m in messages
-    )
-
-
-def _encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, answered: bool) -> list[int]:
-    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, add_generation_prompt=not answered)
-
-
-def _encode_plain(tokenizer: PreTrainedTokenizerBase, messages: Messages, answered: bool) -> list[int]:
-    text = plain_text(messages) if answered else plain_text(messages) + "\n\nAssistant:"
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    start = [bos] if bos is not None and bos in tokenizer("")["input_ids"] else []
-    end = [eos] if answered and eos is not None else []
-    return start + tokenizer(text, add_special_tokens=False)["input_ids"] + end
-
-
-def _without_nulls(messages: Messages) -> Messages:
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]

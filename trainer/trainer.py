@@ -299,10 +299,9 @@ def _group_dataset(
         )
     names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
     rows, what = data.rows[split].select_columns(names), "pairs" if data.paired else "responses"
-    pairs = tokenize_pairs(rows, tokenizer, args.max_length, what=what, progress=progress)
-    return GroupDataset(
-        data, split, pairs, loss_type=args.loss_type, temperature=args.temperature, normalize=args.normalize
-    )
+    joint = args.loss_type == "joint"
+    pairs = tokenize_pairs(rows, tokenizer, args.max_length, what=what, joint=joint, progress=progress)
+    return GroupDataset(data, split, pairs, args)
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:

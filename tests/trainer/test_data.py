@@ -6,21 +6,23 @@ from transformers import AutoTokenizer
 
 from rpo_data import Recipe, build
 from rpo_data.errors import DatasetError, MissingExtra, TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer import data as trainer_data
-from rpo_data.trainer.data import GroupDataset, check_loss, response_labels
+from rpo_data.trainer.data import GroupDataset, check_loss
 from rpo_data.trainer.tokenize import tokenize_pairs
 from rpo_data.weights import contrast_weights, effective_contrasts
 
 
 @pytest.fixture
-def groups_of(tiny_models):
+def groups_of(tiny_models, config):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
 
     def groups(data, max_length=None, **options):
         what = "pairs" if data.paired else "responses"
-        tokens = tokenize_pairs(data.rows["train"], tokenizer, max_length, what=what)
-        return GroupDataset(data, "train", tokens, **options)
+        joint = options.get("loss_type") == "joint"
+        tokens = tokenize_pairs(data.rows["train"], tokenizer, max_length, what=what, joint=joint)
+        return GroupDataset(data, "train", tokens, config(**options))
 
     return groups
 
@@ -166,10 +168,28 @@ def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     assert set(joint.scored.keys).isdisjoint(plain.scored.keys)
     assert len(set(joint.scored.keys)) == len(joint.scored)
     assert joint.scored.prompt_lengths.tolist() == [0] * len(joint.scored)
+    assert joint.scored.keys is joint.pairs.sequences.keys
     assert joint.scored.tokens is joint.pairs.sequences.tokens
     prompts = [item.prompt_length for group in joint for item in group.completions.values()]
     assert min(prompts) > 3  # a packer finds them as ever
     assert joint[0].weights == plain[0].weights
+
+
+def test_under_joint_rows_that_differ_in_the_border_alone_share_a_sequence(make, tiny_models, config, groups_of):
+    """With two of one key, the run that scores has two values, and the next one reads the first of them for both."""
+    rows = [make.pair_row(0, "apple", "bread", "cloud"), make.pair_row(1, "apple", "honey", "olive")]
+    later = [make.message("user", "drum"), make.message("assistant", "kite")]
+    rows[0]["chosen"] += later
+    rows[1]["prompt"] += [*make.pair_row(0, "", "bread", "")["chosen"], later[0]]
+    rows[1]["chosen"] = later[1:]
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    assert len(groups_of(data).scored) == 4
+    joint = groups_of(data, loss_type="joint")
+    assert joint.pairs.chosen.tolist() == [0, 0]
+    assert len(joint.scored) == len(set(joint.scored.keys)) == 3
+    first, again = (RPOTrainer(tiny_models["qwen2"], config(loss_type="joint"), data) for _ in range(2))
+    assert (first.reference_computed, again.reference_computed) == (3, 0)
+    assert first.train_dataset.ref_logps.tolist() == again.train_dataset.ref_logps.tolist()
 
 
 def test_labels_of_pairs_are_scores_between_the_extremes_of_their_source(make, groups_of):
@@ -179,8 +199,6 @@ def test_labels_of_pairs_are_scores_between_the_extremes_of_their_source(make, g
     rows[2]["source"] = rows[3]["source"] = "other.jsonl"
     tables = {"train": rows[1:], "test": rows[:1]}  # the extremes of the first source stand in the test split
     data = make.dataset(tables, {s: make.paired_groups(s, [[[*range(len(tables[s]))]]]) for s in tables})
-    assert response_labels(data, "train").tolist() == [[0.75, 1.0, 0.5], [0.5, 0.0, 0.0]]
-    assert response_labels(data, "test").tolist() == [[1.0], [0.0]]
     assert groups_of(data, loss_type="lipo")[0].labels[:4] == [[0.75, 0.5], [0.75, 0.0], [0.75, 0.0], [1.0, 0.5]]
 
 

@@ -41,10 +41,10 @@ def test_a_response_is_its_prompt_and_completion_as_in_a_pair(data, tiny_models)
     assert cut.prompts_cut + cut.responses_cut >= len(rows)
 
 
-def test_own_cells_are_those_of_one_prompt(data, tiny_models):
+def test_own_cells_are_those_of_one_prompt(data, tiny_models, config):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
     rows = data.responses["train"]
-    groups = GroupDataset(data, "train", tokenize_pairs(rows, tokenizer, what="responses"))
+    groups = GroupDataset(data, "train", tokenize_pairs(rows, tokenizer, what="responses"), config())
     prompts, own = rows["prompt_id"][:], 0
     for number, group in enumerate(groups):
         stored = data.view("train", 0)[number]

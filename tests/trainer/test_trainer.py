@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from rpo_data.errors import TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer import RPOTrainer
-from rpo_data.trainer.data import response_labels
 from rpo_data.trainer.loss import LOSS_TYPES
 from rpo_data.trainer.models import disable_dropout
 
