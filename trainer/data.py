@@ -34,6 +34,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
     Attributes:
         scored: the sequences whose log-probs are wanted: those of `pairs`, under `joint` without their borders.
         ref_logps: reference log-probs of them, float32 (S,).
+        usable: whether a response has a token, bool (S,).
 
     Raises:
         TrainingError: the tables do not fit each other or the loss.
@@ -47,7 +48,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         self.scored = replace(sequences, prompt_lengths=0 * sequences.prompt_lengths) if joint else sequences
         self.ref_logps = np.full(len(sequences), np.nan, dtype=np.float32)
         self._data = data
-        self._usable = sequences.lengths > sequences.prompt_lengths
+        self.usable = sequences.lengths > sequences.prompt_lengths
         self._prompts = np.unique(rows["prompt_id"][:], return_inverse=True)[1]
         self._own = np.arange(len(rows)) if data.paired else self._prompts  # equal in an own cell
         self._row_weights = np.asarray(rows["weight"][:], dtype=np.float32)
@@ -78,7 +79,7 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         win_rows, loss_rows = np.asarray(group["win_rows"]), np.asarray(group["loss_rows"])
         weights = self._weights(group)
         wins, losses = self.pairs.chosen[win_rows], self.pairs.rejected[loss_rows]
-        counted = (weights != 0) & (wins[:, None] != losses) & self._usable[wins][:, None] & self._usable[losses]
+        counted = (weights != 0) & (wins[:, None] != losses) & self.usable[wins][:, None] & self.usable[losses]
         win, loss = np.nonzero(counted)
         win_row, loss_row = win_rows[win], loss_rows[loss]
         sequences, ends = self.pairs.sequences, self.pairs.sequences.prompt_lengths

@@ -102,28 +102,23 @@ def tokenize_pairs(
         TrainingError: the tokenizer's chat template refuses a row.
     """
     counts, sides = TokenCounts(what), _SIDES[what]
-    numbers: dict[bytes, int] = {}  # of the sequences, by key
-    flat: list[np.ndarray] = []
-    prompt_lengths: list[int] = []
-    places: list[int] = []
+    found: dict[bytes, tuple[int, np.ndarray, int]] = {}  # number, tokens and prompt length of a sequence, by key
+    numbers: list[int] = []
     for row in rows:
         prompt, answers = row_tokens(row, sides, tokenizer)
         prompt, answers = cut_row(prompt, answers, max_length, tokenizer.bos_token_id, counts)
         for answer in answers:
             tokens = np.asarray(prompt + answer, dtype=np.int32)
             key = sequence_key(tokens, 0 if joint else len(prompt))
-            places.append(numbers.setdefault(key, len(numbers)))
-            if len(flat) < len(numbers):
-                flat.append(tokens)
-                prompt_lengths.append(len(prompt))
+            numbers.append(found.setdefault(key, (len(found), tokens, len(prompt)))[0])
         if progress and (counts.rows % 256 == 0 or counts.rows == len(rows)):
             progress("tokenize", counts.rows, len(rows))
     if counts.prompts_cut or counts.responses_cut or counts.identical or counts.empty:
         logger.warning("%s", describe_counts(counts, max_length))
-    tokens = np.concatenate([np.empty(0, dtype=np.int32), *flat])
+    _, flat, prompt_lengths = zip(*found.values(), strict=True)
     offsets = np.cumsum([0, *map(len, flat)], dtype=np.int64)
-    sequences = TokenSequences(tokens, offsets, np.array(prompt_lengths, dtype=np.int64), list(numbers))
-    by_row = np.array(places, dtype=np.int64).reshape(-1, len(sides))
+    sequences = TokenSequences(np.concatenate(flat), offsets, np.array(prompt_lengths, dtype=np.int64), list(found))
+    by_row = np.array(numbers, dtype=np.int64).reshape(-1, len(sides))
     return TokenizedPairs(sequences, by_row[:, 0], by_row[:, -1], counts)
 
 
@@ -163,10 +158,8 @@ def row_tokens(
             f"row {row.get('pair_id') or row.get('response_id')}: the tokenizer's chat template refuses it ({error}): "
             "leave the row out of the logs, or use a model whose template knows its roles"
         ) from error
-    (start,), whole = (
-        chat_tokens(tokenizer, [opening], answered=False),
-        chat_tokens(tokenizer, dialogues, answered=True),
-    )
+    (start,) = chat_tokens(tokenizer, [opening], answered=False)
+    whole = chat_tokens(tokenizer, dialogues, answered=True)
     border = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(start, *whole, strict=False)))
     return start[:border], [tokens[border:] for tokens in whole]
 
