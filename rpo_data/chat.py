@@ -47,3 +47,13 @@ def chat_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], answ
     start = [bos] if bos is not None and bos in tokenizer("")["input_ids"] else []
     end = [eos] if answered and eos is not None else []
     return [start + row + end for row in ids]
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two sequences share from the start.
+
+    >>> common_prefix([1, 2, 3, 4], [1, 2, 5])
+    2
+    """
+    places = enumerate(zip(left, right, strict=False))
+    return next((place for place, (one, other) in places if one != other), min(len(left), len(right)))

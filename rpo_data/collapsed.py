@@ -9,12 +9,11 @@ Source: trl/trainer/dpo_trainer.py (`_prepare_dataset`, `DataCollatorForPreferen
 
 import unicodedata
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rpo_data.chat import Messages, chat_text, chat_tokens
+from rpo_data.chat import Messages, chat_text, chat_tokens, common_prefix
 from rpo_data.errors import LogError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def collapsed_pairs(
         identical[list(same)] = True
         openings = chat_tokens(tokenizer, [_render(tokenizer, n, prompts[n], False) for n in same], False)
         for (n, sides), opening in zip(same.items(), openings, strict=True):
-            fills[n] = min(_common_prefix(opening, side) for side in sides) >= max_length
+            fills[n] = min(common_prefix(opening, side) for side in sides) >= max_length
     return Collapsed(identical, fills)
 
 
@@ -102,7 +101,3 @@ def _render(tokenizer: "PreTrainedTokenizerBase", number: int, messages: Message
             f"pair {number}: the tokenizer's chat template refuses it ({error}): leave the pair out of the logs, or give "
             "a tokenizer whose template knows its roles"
         ) from error
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import xxhash
 from transformers import PreTrainedTokenizerBase
 
-from rpo_data.chat import chat_text, chat_tokens
+from rpo_data.chat import chat_text, chat_tokens, common_prefix
 from rpo_data.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ def row_tokens(
         ) from error
     (start,) = chat_tokens(tokenizer, [opening], answered=False)
     whole = chat_tokens(tokenizer, dialogues, answered=True)
-    border = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(start, *whole, strict=False)))
+    border = min(common_prefix(start, tokens) for tokens in whole)
     return start[:border], [tokens[border:] for tokens in whole]
 
 
