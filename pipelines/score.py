@@ -89,10 +89,10 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
         rows = sample[(sample >= begin) & (sample < end)] - begin
         again = score_sequences(
             trainer.model,
-            groups.scored,
+            groups.pairs.sequences,
             rows,
             trainer.args.per_device_eval_batch_size,
-            trainer.data_collator.pad_token_id,
+            trainer.data_collator,
             trainer.accelerator.autocast(),
         )
         stored = groups.ref_logps[rows]

@@ -1,8 +1,8 @@
 """Train from precomputed contrast groups: Relative Preference Optimization (arXiv 2402.10958).
 
 loss.py       the loss, pure: cells in, scalar out
-packing.py    sequences as trees: each prompt once for all its completions
-sharing.py    whether a model can read such trees
+packing.py    sequences in rows: as trees (each prompt once for all its completions), packed or padded
+layouts.py    which of the three a model can read
 logprobs.py   log-probability of each completion
 tokenize.py   chat rows to token ids, once, with every cut counted
 collator.py   contrast groups to one batch of tensors

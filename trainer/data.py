@@ -1,6 +1,5 @@
 """The groups of one view of a split as a torch dataset: one row = one contrast group."""
 
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import cast
 
@@ -27,13 +26,11 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         data: the dataset.
         split: train or test.
         pairs: its rows in tokens.
-        args: under `loss_type` joint the log-probs are of prompt and response (`scored`), under lipo cells have labels.
-            With `temperature` or `normalize` weights are computed anew from the stored similarities; the other of the two
-            is then as in the build, and so is the scale.
+        args: under `loss_type` lipo cells have labels. With `temperature` or `normalize` weights are computed anew from the
+            stored similarities; the other of the two is then as in the build, and so is the scale.
 
     Attributes:
-        scored: the sequences whose log-probs are wanted: those of `pairs`, under `joint` without their borders.
-        ref_logps: reference log-probs of them, float32 (S,).
+        ref_logps: reference log-probs of the sequences, float32 (S,).
         usable: whether a response has a token, bool (S,).
 
     Raises:
@@ -44,11 +41,9 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
     def __init__(self, data: ContrastDataset, split: str, pairs: TokenizedPairs, args: RPOConfig) -> None:
         rows, recipe = data.rows[split], data.manifest.recipe
         self.split, self.pairs, self.views, self.group_size = split, pairs, data.views, recipe.group_size
-        sequences, joint = pairs.sequences, args.loss_type == "joint"
-        self.scored = replace(sequences, prompt_lengths=0 * sequences.prompt_lengths) if joint else sequences
-        self.ref_logps = np.full(len(sequences), np.nan, dtype=np.float32)
+        self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
         self._data = data
-        self.usable = sequences.lengths > sequences.prompt_lengths
+        self.usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
         self._prompts = np.unique(rows["prompt_id"][:], return_inverse=True)[1]
         self._own = np.arange(len(rows)) if data.paired else self._prompts  # equal in an own cell
         self._row_weights = np.asarray(rows["weight"][:], dtype=np.float32)

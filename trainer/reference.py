@@ -21,13 +21,14 @@ import pyarrow.compute as pc
 import torch
 import xxhash
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, send_to_device
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
-from rpo_data.trainer.collator import pad_sequences
-from rpo_data.trainer.logprobs import sequence_logprobs
+from rpo_data.trainer.collator import GroupCollator
+from rpo_data.trainer.logprobs import batch_logprobs
 from rpo_data.trainer.models import model_id
+from rpo_data.trainer.packing import reading_order
 from rpo_data.trainer.tokenize import Progress, TokenizedPairs, TokenSequences
 
 _BATCHES_A_FILE = 32
@@ -136,9 +137,9 @@ def reference_logprobs(
     pairs: TokenizedPairs,
     store: ReferenceStore,
     accelerator: Accelerator,
+    collator: GroupCollator,
     *,
     batch_size: int,
-    pad_token_id: int,
     split: str = "train",
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, int]:
@@ -146,6 +147,16 @@ def reference_logprobs(
 
     Only the main process touches the store; what is computed is written every few batches, so a killed run goes on. A
     store that cannot be written is read all the same; what it lacks is computed and kept in memory, with a warning.
+
+    Args:
+        model: the reference.
+        pairs: a split in tokens, S distinct sequences.
+        store: of this model.
+        accelerator: its processes.
+        collator: lays sequences out in rows, and says which tokens count.
+        batch_size: sequences a forward pass.
+        split: its name, for errors.
+        progress: called with (stage, done, total).
 
     Returns:
         float32, shape (S,), nats; and how many had to be computed.
@@ -156,12 +167,13 @@ def reference_logprobs(
     main, sequences = accelerator.is_main_process, pairs.sequences
     logps = broadcast_object_list([store.read(sequences.keys) if main else None])[0]
     missing = np.flatnonzero(np.isnan(logps))
-    missing = missing[np.argsort(sequences.lengths[missing], kind="stable")]  # similar lengths share a batch
+    order = reading_order([sequences[n] for n in missing], sequences.prompt_lengths[missing].tolist(), collator.layout)
+    missing = missing[np.asarray(order, dtype=np.int64)]
     step = batch_size * _BATCHES_A_FILE * accelerator.num_processes
     for start in range(0, len(missing), step):
         chunk = missing[start : start + step]
-        mine = chunk[accelerator.process_index :: accelerator.num_processes]
-        scored = score_sequences(model, sequences, mine, batch_size, pad_token_id, accelerator.autocast())
+        mine = np.array_split(chunk, accelerator.num_processes)[accelerator.process_index]  # neighbours share a prompt
+        scored = score_sequences(model, sequences, mine, batch_size, collator, accelerator.autocast())
         for rows, values in gather_object([(mine, scored)]):
             logps[rows] = values
         if not np.isfinite(logps[chunk]).all():
@@ -191,22 +203,21 @@ def score_sequences(
     sequences: TokenSequences,
     rows: np.ndarray,
     batch_size: int,
-    pad_token_id: int,
+    collator: GroupCollator,
     autocast: AbstractContextManager,
 ) -> np.ndarray:
     """Log-probs, float32 (rows,), of some sequences under a model in evaluation mode; its mode is put back."""
-    training, scored = model.training, []
+    training, scored = model.training, [torch.empty(0)]
     model.eval()
     try:
         with autocast:
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                tokens = [sequences[row] for row in batch]
-                inputs = pad_sequences(tokens, sequences.prompt_lengths[batch].tolist(), pad_token_id)
-                scored.append(sequence_logprobs(model, **{k: v.to(model.device) for k, v in inputs.items()}).cpu())
+                pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
+                scored.append(batch_logprobs(model, send_to_device(pieces, model.device)).cpu())
     finally:
         model.train(training)
-    return torch.cat(scored).numpy() if scored else np.empty(0, dtype=np.float32)
+    return torch.cat(scored).numpy()
 
 
 def _owner(folder: Path) -> str | None:

@@ -31,12 +31,12 @@ from rpo_data.trainer.card import model_card
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset, check_loss
+from rpo_data.trainer.layouts import fit_layout
 from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs
 from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
 from rpo_data.trainer.reference import open_store, reference_logprobs
-from rpo_data.trainer.sharing import sharing_collator
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs
 
 logger = logging.getLogger(__name__)
@@ -126,16 +126,12 @@ class RPOTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
         _check_pieces(args, self.accelerator.distributed_type)
-        first = next((groups[0] for groups in (train, test) if groups is not None and len(groups)), None)
-        if args.share_prompts and first is not None:
-            collator = sharing_collator(collator, self.model, first)
-        self.data_collator: GroupCollator = collator
+        self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
-        adapters_off = nullcontext() if peft_config is None else model.disable_adapter()
-        with adapters_off:
+        with nullcontext() if peft_config is None else model.disable_adapter():
             self._score_reference(model if reference is None else reference, progress)
 
     def get_batch_samples(
@@ -245,6 +241,10 @@ class RPOTrainer(Trainer):
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Of all pieces of a batch, as stock counts them."""
+        return sum(super(RPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
+
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
         if self.is_world_process_zero():
@@ -257,10 +257,18 @@ class RPOTrainer(Trainer):
         losses = batch_losses(logps, inputs, self.args.beta, self.args.loss_type)
         return logps, losses, group_totals(losses.detach(), logps.detach(), inputs, self.args.beta)
 
+    def _fit_layout(self, collator: GroupCollator, model: PreTrainedModel) -> GroupCollator:
+        splits = (groups for groups in (self.train_dataset, self.eval_dataset) if groups is not None and len(groups))
+        groups = next(splits, None)
+        return fit_layout(collator, model, groups[0], self.args.share_prompts) if groups else collator
+
     def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
         home = reference.device
         if home != self.args.device and self.place_model_on_device:
             reference.to(self.args.device)
+        collator = self.data_collator
+        if reference is not self.model:
+            collator = self._fit_layout(replace(collator, layout="padded", one_row=False), reference)
         store = open_store(self.args.cache_dir, reference, self.accelerator.mixed_precision)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
         for groups in (self.train_dataset, self.eval_dataset):
@@ -268,11 +276,11 @@ class RPOTrainer(Trainer):
                 continue
             groups.ref_logps, computed = reference_logprobs(
                 reference,
-                replace(groups.pairs, sequences=groups.scored),
+                groups.pairs,
                 store,
                 self.accelerator,
+                collator,
                 batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
-                pad_token_id=self.data_collator.pad_token_id,
                 split=groups.split,
                 progress=progress,
             )

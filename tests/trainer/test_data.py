@@ -164,29 +164,25 @@ def test_a_weight_that_is_not_above_zero_is_refused(make, groups_of, weight):
 
 def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     plain, joint = groups_of(echo), groups_of(echo, loss_type="joint")
-    assert plain.scored is plain.pairs.sequences
-    assert set(joint.scored.keys).isdisjoint(plain.scored.keys)
-    assert len(set(joint.scored.keys)) == len(joint.scored)
-    assert joint.scored.prompt_lengths.tolist() == [0] * len(joint.scored)
-    assert joint.scored.keys is joint.pairs.sequences.keys
-    assert joint.scored.tokens is joint.pairs.sequences.tokens
-    prompts = [item.prompt_length for group in joint for item in group.completions.values()]
-    assert min(prompts) > 3  # a packer finds them as ever
-    assert joint[0].weights == plain[0].weights
+    plain, joint = plain.pairs.sequences, joint.pairs.sequences
+    assert set(joint.keys).isdisjoint(plain.keys)
+    assert len(set(joint.keys)) == len(joint) == len(plain)
+    assert joint.tokens.tolist() == plain.tokens.tolist()
+    assert joint.prompt_lengths.tolist() == plain.prompt_lengths.tolist()  # a packer finds them as ever
 
 
 def test_under_joint_rows_that_differ_in_the_border_alone_share_a_sequence(make, tiny_models, config, groups_of):
-    """With two of one key, the run that scores has two values, and the next one reads the first of them for both."""
+    """Else they would have one key and be scored twice, and the next run would read one of the two values for both."""
     rows = [make.pair_row(0, "apple", "bread", "cloud"), make.pair_row(1, "apple", "honey", "olive")]
     later = [make.message("user", "drum"), make.message("assistant", "kite")]
     rows[0]["chosen"] += later
     rows[1]["prompt"] += [*make.pair_row(0, "", "bread", "")["chosen"], later[0]]
     rows[1]["chosen"] = later[1:]
     data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
-    assert len(groups_of(data).scored) == 4
-    joint = groups_of(data, loss_type="joint")
-    assert joint.pairs.chosen.tolist() == [0, 0]
-    assert len(joint.scored) == len(set(joint.scored.keys)) == 3
+    assert len(groups_of(data).pairs.sequences) == 4
+    joint = groups_of(data, loss_type="joint").pairs
+    assert joint.chosen.tolist() == [0, 0]
+    assert len(joint.sequences) == len(set(joint.sequences.keys)) == 3
     first, again = (RPOTrainer(tiny_models["qwen2"], config(loss_type="joint"), data) for _ in range(2))
     assert (first.reference_computed, again.reference_computed) == (3, 0)
     assert first.train_dataset.ref_logps.tolist() == again.train_dataset.ref_logps.tolist()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,8 +95,12 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
     )
     their_batch = next(iter(theirs.get_train_dataloader()))
     order = torch.cat([batch["cell_win"][batch["cell_own"]], batch["cell_loss"][batch["cell_own"]]])
-    assert their_batch["input_ids"].tolist() == batch["input_ids"][order].tolist()
-    assert their_batch["completion_mask"].bool().tolist() == batch["completion_mask"][order].tolist()
+    (padded,) = replace(ours.data_collator, layout="padded")(list(ours.train_dataset))["pieces"]
+    counted = torch.zeros_like(padded["input_ids"])
+    counted.view(-1)[padded["source"] + 1] = 1
+    order = torch.argsort(padded["rows"])[order]
+    assert their_batch["input_ids"].tolist() == padded["input_ids"][order].tolist()
+    assert their_batch["completion_mask"].tolist() == counted[order].tolist()
 
     loss, their_loss = ours.compute_loss(ours.model, batch), theirs.compute_loss(theirs.model, their_batch)
     assert abs(their_loss.item() - math.log(2)) > 0.01
@@ -109,17 +114,16 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_order_of_groups_and_padding_change_nothing(tiny_models, uneven, config, loss_type):
+def test_order_of_groups_and_layout_change_nothing(tiny_models, uneven, config, loss_type):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["llama"])
     args = config(loss_type=loss_type)
     policy = perturbed(tiny_models["llama"], size=0.1)
     trainer = RPOTrainer(policy, args, uneven, processing_class=tokenizer, ref_model=str(tiny_models["llama"]))
     groups = list(trainer.train_dataset)
     first, turned = (
-        trainer.data_collator([groups[number] for number in order]) for order in ((0, 1, 2, 3), (2, 0, 3, 1))
+        replace(trainer.data_collator, layout=layout)([groups[number] for number in order])
+        for layout, order in (("trees", (0, 1, 2, 3)), ("padded", (2, 0, 3, 1)))
     )
-    for name, value in (("input_ids", 5), ("attention_mask", 0), ("completion_mask", False)):
-        turned[name] = torch.nn.functional.pad(turned[name], (0, 7), value=value)
     assert first["cell_win"].tolist() != turned["cell_win"].tolist()
     losses = [trainer.compute_loss(policy, batch) for batch in (first, turned)]
     gradients = [
@@ -164,8 +168,9 @@ def test_accumulation_normalises_over_the_window(tiny_models, uneven, config, lo
 def expected_metrics(trainer, dataset, loss_type):
     """Loss and metrics over all cells of all test groups, in float64 NumPy, from log-probs taken one by one."""
     groups = trainer.eval_dataset
-    sequences, ratios, logps = groups.scored, {}, {}
-    rows, labels, starts = dataset.pairs["test"].to_list(), response_labels(dataset, "test"), sequences.prompt_lengths
+    sequences, ratios, logps = groups.pairs.sequences, {}, {}
+    rows, labels = dataset.pairs["test"].to_list(), response_labels(dataset, "test")
+    starts = sequences.prompt_lengths * (loss_type != "joint")
     for number in range(len(sequences)):
         tokens, start = sequences[number], max(starts[number], 1)
         scores = trainer.model(torch.tensor(tokens[None].astype(np.int64))).logits[0].double().log_softmax(-1)
