@@ -164,6 +164,7 @@ def test_a_weight_that_is_not_above_zero_is_refused(make, groups_of, weight):
 
 def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     plain, joint = groups_of(echo), groups_of(echo, loss_type="joint")
+    assert joint[0].weights == plain[0].weights
     plain, joint = plain.pairs.sequences, joint.pairs.sequences
     assert set(joint.keys).isdisjoint(plain.keys)
     assert len(set(joint.keys)) == len(joint) == len(plain)
