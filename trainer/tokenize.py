@@ -56,7 +56,7 @@ class TokenSequences:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, number: int | np.integer) -> np.ndarray:
         return self.tokens[self.offsets[number] : self.offsets[number + 1]]
 
     @property
