@@ -47,9 +47,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rpo_data import load
+from rpo_data.chat import plain_text
 from rpo_data.dataset import ContrastDataset
 from rpo_data.trainer import RPOConfig, RPOTrainer, rpo_loss
-from rpo_data.trainer.tokenize import TokenizedPairs, plain_text, tokenize_pairs
+from rpo_data.trainer.tokenize import TokenizedPairs, tokenize_pairs
 
 SIZE = 8
 BETA, LEARNING_RATE, PAPER_TEMPERATURE = 0.1, 5e-7, 0.5

@@ -31,12 +31,7 @@ if TYPE_CHECKING:
     from rpo_data.trainer.trainer import RPOTrainer
     from rpo_data.trainer.trl import to_trl
 
-_HOMES = {
-    "RPOConfig": "rpo_data.trainer.config",
-    "RPOTrainer": "rpo_data.trainer.trainer",
-    "rpo_loss": "rpo_data.trainer.loss",
-    "to_trl": "rpo_data.trainer.trl",
-}
+_HOMES = {"RPOConfig": "config", "RPOTrainer": "trainer", "rpo_loss": "loss", "to_trl": "trl"}
 
 __all__ = ["RPOConfig", "RPOTrainer", "rpo_loss", "to_trl"]
 
@@ -47,7 +42,7 @@ def __getattr__(name: str) -> Any:
     missing = [package for package in ("accelerate", "torch", "transformers") if find_spec(package) is None]
     if missing:
         raise MissingExtra(f"training needs {', '.join(missing)}: pip install 'rpo-data[train]'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"rpo_data.trainer.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 if TYPE_CHECKING:
     from rpo_data.trainer.trainer import RPOTrainer
@@ -14,6 +14,7 @@ _SETTINGS = (
     "loss_type", "beta", "temperature", "normalize", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "bf16", "fp16", "seed",
 )  # fmt: skip
+_ADAPTER_SETTINGS = ("r", "lora_alpha", "lora_dropout")
 _FIGURES = {
     "loss": "loss",
     "rewards/accuracies": "accuracy",
@@ -45,30 +46,43 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
         metadata: license, language, tags, dataset, model_name, finetuned_from, as in Trainer.create_model_card.
     """
     given = {name: value for name, value in metadata.items() if value is not None}
-    base = given.pop("finetuned_from", None) or trainer.model.config._name_or_path
-    title = given.pop("model_name", None) or Path(trainer.args.output_dir).name
-    adapters = hasattr(trainer.model, "peft_config")
-    tags = given.pop("tags", [])
-    head: dict[str, Any] = {"library_name": "peft" if adapters else "transformers"}
-    if _HUB_ID.fullmatch(str(base)) and not Path(base).exists():
-        head["base_model"] = str(base)
-    head["tags"] = ["rpo-data", "preference-optimization", *([tags] if isinstance(tags, str) else tags)]
-    head |= {"datasets" if name == "dataset" else name: value for name, value in given.items()}
-    what = "Adapters for" if adapters else "Trained from"
-    method = _METHODS.get(trainer.args.loss_type, _METHODS["rpo"])
-    sections = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
-        f"# {title}",
-        f"{what} `{base if 'base_model' in head else Path(base).name}` with {method}, on a contrast dataset made by rpo-data.",
-        "## Dataset",
-        _dataset(trainer),
-        "## Settings",
-        _settings(trainer),
-        "## Held-out pairs",
-        _results(trainer.state.log_history),
-        f"## Citation\n\n```bibtex\n{_CITATION}\n```",
-    ]
-    return "\n\n".join(sections) + "\n"
+    base = str(given.pop("finetuned_from", None) or trainer.model.config._name_or_path)
+    on_hub, adapters = _HUB_ID.fullmatch(base) and not Path(base).exists(), hasattr(trainer.model, "peft_config")
+    title, tags = given.pop("model_name", Path(trainer.args.output_dir).name), given.pop("tags", [])
+    head = ModelCardData(
+        library_name="peft" if adapters else "transformers",
+        base_model=base if on_hub else None,
+        tags=["rpo-data", "preference-optimization", *([tags] if isinstance(tags, str) else tags)],
+        datasets=given.pop("dataset", None),
+        **given,
+    )
+    what, method = "Adapters for" if adapters else "Trained from", _METHODS.get(trainer.args.loss_type, _METHODS["rpo"])
+    return f"""---
+{head}
+---
+
+# {title}
+
+{what} `{base if on_hub else Path(base).name}` with {method}, on a contrast dataset made by rpo-data.
+
+## Dataset
+
+{_dataset(trainer)}
+
+## Settings
+
+{_settings(trainer)}
+
+## Held-out pairs
+
+{_results(trainer.state.log_history)}
+
+## Citation
+
+```bibtex
+{_CITATION}
+```
+"""
 
 
 def _dataset(trainer: "RPOTrainer") -> str:
@@ -81,26 +95,27 @@ def _dataset(trainer: "RPOTrainer") -> str:
 
 
 def _settings(trainer: "RPOTrainer") -> str:
-    values = {name: getattr(trainer.args, name) for name in _SETTINGS if hasattr(trainer.args, name)}
+    values = {name: getattr(trainer.args, name) for name in _SETTINGS}
     values |= {"processes": trainer.accelerator.num_processes, "steps": trainer.state.global_step}
     for adapter in getattr(trainer.model, "peft_config", {}).values():
-        values |= {
-            name: getattr(adapter, name) for name in ("r", "lora_alpha", "lora_dropout") if hasattr(adapter, name)
-        }
-    return "\n".join(
-        ["| setting | value |", "|---|---|", *(f"| {n} | {getattr(v, 'value', v)} |" for n, v in values.items())]
-    )
+        values |= {name: value for name, value in vars(adapter).items() if name in _ADAPTER_SETTINGS}
+    return _table([("setting", "value"), *((name, getattr(value, "value", value)) for name, value in values.items())])
 
 
 def _results(log: list[dict[str, float]]) -> str:
     held_out = [entry for entry in log if "eval_loss" in entry]
     if not held_out:
         return "Nothing was held out."
-    columns = [("before", entry) for entry in held_out[:1] if entry["step"] == 0] + [("after", held_out[-1])]
+    columns = {"before": held_out[0]} if held_out[0]["step"] == 0 else {}
+    columns["after"] = held_out[-1]
     rows = [
-        f"| {text} | " + " | ".join(f"{entry[f'eval_{name}']:.4f}" for _, entry in columns) + " |"
+        (text, *(f"{entry[f'eval_{name}']:.4f}" for entry in columns.values()))
         for name, text in _FIGURES.items()
         if f"eval_{name}" in held_out[-1]
     ]
-    names = " | ".join(name for name, _ in columns)
-    return "\n".join([f"| | {names} |", "|---|" + "---|" * len(columns), *rows])
+    return _table([("", *columns), *rows])
+
+
+def _table(rows: list[tuple]) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])

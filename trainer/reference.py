@@ -32,7 +32,8 @@ from rpo_data.trainer.packing import reading_order
 from rpo_data.trainer.tokenize import Progress, TokenizedPairs, TokenSequences
 
 _BATCHES_A_FILE = 32
-_KEY, _LOGP = pa.binary(16), pa.float32()
+_ABOUT = "reference.json"
+_COLUMNS = pa.schema({"key": pa.binary(16), "logp": pa.float32()})
 
 _warn_once = functools.cache(logging.getLogger(__name__).warning)  # each split reads and writes the same store
 
@@ -60,24 +61,26 @@ class ReferenceStore:
                 f"{len(files) - len(tables)} of {len(files)} files in {self.folder} are damaged, or not of this model: "
                 "they are passed over, and what they held is computed again"
             )
-        stored = pa.concat_tables([pa.table({"key": pa.array([], _KEY), "logp": pa.array([], _LOGP)}), *tables])
-        places = pc.index_in(pa.array(keys, _KEY), value_set=stored["key"].combine_chunks())
+        stored = pa.concat_tables([_COLUMNS.empty_table(), *tables])
+        places = pc.index_in(pa.array(keys, pa.binary(16)), value_set=stored["key"].combine_chunks())
         return stored["logp"].take(places).to_numpy().astype(np.float32)
 
     def write(self, keys: Sequence[bytes], logps: np.ndarray) -> None:
-        """Add log-probs.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        table = pa.table({"key": pa.array(keys, _KEY), "logp": pa.array(logps, _LOGP)})
-        content = pa.BufferOutputStream()
-        with pa.ipc.new_file(content, table.schema) as writer:
-            writer.write_table(table)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if _owner(self.folder) is None:
-            _write_whole(_about(self.folder), json.dumps({"model": self.model}).encode())
-        _write_whole(self.folder / f"{self._hash(content.getvalue())}.arrow", content.getvalue())
+        """Add log-probs. What a folder that cannot be written lacks is in memory only, and one line warns of it."""
+        stream = pa.BufferOutputStream()
+        with pa.ipc.new_file(stream, _COLUMNS) as writer:
+            writer.write_table(pa.table({"key": keys, "logp": logps}, _COLUMNS))
+        content = stream.getvalue()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if _owner(self.folder) is None:
+                _write_whole(self.folder / _ABOUT, json.dumps({"model": self.model}).encode())
+            _write_whole(self.folder / f"{self._hash(content)}.arrow", content)
+        except OSError as error:
+            _warn_once(
+                f"{self.folder} cannot be written ({error.strerror}): the log-probs it lacks are computed and kept in "
+                "memory only"
+            )
 
     def _read_file(self, file: Path) -> pa.Table | None:
         try:
@@ -98,10 +101,10 @@ def open_store(cache_dir: str | Path | None, model: PreTrainedModel, mixed_preci
     Raises:
         TrainingError: `cache_dir` is the store of another model, or what it says of its model cannot be read.
     """
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpo-data"
-    root = Path(cache_dir).expanduser() if cache_dir is not None else default
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rpo-data")
+    root = Path(default if cache_dir is None else cache_dir).expanduser()
     name = model_id(model) + ("" if mixed_precision == "no" else f"-{mixed_precision}")
-    folder = root if _about(root).is_file() else root / "reference" / name
+    folder = root if (root / _ABOUT).is_file() else root / "reference" / name
     owner = _owner(folder)
     if owner not in (None, name):
         raise TrainingError(
@@ -117,15 +120,14 @@ def make_store(folder: Path) -> None:
     Raises:
         TrainingError: it holds something else, or cannot be written.
     """
-    if _about(folder).is_file():
+    if (folder / _ABOUT).is_file():
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(
-            item.suffix != ".tmp" and item != _about(folder) for item in folder.iterdir()
-        ):  # other ranks do the same
+        others = [item for item in folder.iterdir() if item.suffix != ".tmp" and item.name != _ABOUT]  # of other ranks
+        if others:
             raise TrainingError(f"{folder} exists and is no store of reference log-probs: choose another folder")
-        _write_whole(_about(folder), json.dumps({"model": None}).encode())
+        _write_whole(folder / _ABOUT, json.dumps({"model": None}).encode())
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
 
@@ -133,7 +135,6 @@ def make_store(folder: Path) -> None:
 def reference_logprobs(
     model: PreTrainedModel,
     pairs: TokenizedPairs,
-    keys: Sequence[bytes],
     store: ReferenceStore,
     accelerator: Accelerator,
     collator: GroupCollator,
@@ -150,7 +151,6 @@ def reference_logprobs(
     Args:
         model: the reference.
         pairs: a split in tokens, S distinct sequences.
-        keys: what the store knows them by, (S,).
         store: of this model.
         accelerator: its processes.
         collator: lays sequences out in rows, and says which tokens count.
@@ -165,7 +165,7 @@ def reference_logprobs(
         TrainingError: the model gives a log-prob that is not finite.
     """
     main, sequences = accelerator.is_main_process, pairs.sequences
-    logps = broadcast_object_list([store.read(keys) if main else None])[0]
+    logps = broadcast_object_list([store.read(sequences.keys) if main else None])[0]
     missing = np.flatnonzero(np.isnan(logps))
     order = reading_order([sequences[n] for n in missing], sequences.prompt_lengths[missing].tolist(), collator.layout)
     missing = missing[np.asarray(order, dtype=np.int64)]
@@ -183,7 +183,7 @@ def reference_logprobs(
                 "too large for this number type"
             )
         if main:
-            _keep(store, [keys[row] for row in chunk], logps[chunk])
+            store.write([sequences.keys[row] for row in chunk], logps[chunk])
         if progress:
             progress("reference", start + len(chunk), len(missing))
     accelerator.wait_for_everyone()
@@ -220,30 +220,15 @@ def score_sequences(
     return torch.cat(scored).numpy()
 
 
-def _keep(store: ReferenceStore, keys: list[bytes], logps: np.ndarray) -> None:
-    try:
-        store.write(keys, logps)
-    except OSError as error:
-        _warn_once(
-            f"{store.folder} cannot be written ({error.strerror}): the log-probs it lacks are computed and kept in "
-            "memory only"
-        )
-
-
-def _about(folder: Path) -> Path:
-    return folder / "reference.json"
-
-
 def _owner(folder: Path) -> str | None:
     """Id of the model whose log-probs a folder holds; None where no model has written to it yet."""
     try:
-        content = json.loads(_about(folder).read_text(encoding="utf-8"))
-        return content["model"]
+        return json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["model"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(
-            f"{_about(folder)} does not name a model: delete the folder, or give another one"
+            f"{folder / _ABOUT} does not name a model: delete the folder, or give another one"
         ) from error
 
 

@@ -36,7 +36,7 @@ from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
 from rpo_data.trainer.reference import open_store, reference_logprobs
-from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
+from rpo_data.trainer.tokenize import Progress, tokenize_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -313,7 +313,6 @@ class RPOTrainer(Trainer):
             groups.ref_logps, computed = reference_logprobs(
                 reference,
                 groups.pairs,
-                groups.keys,
                 store,
                 self.accelerator,
                 collator,
@@ -343,11 +342,10 @@ def _group_dataset(
             f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
         )
     names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
-    rows, tokenize = data.rows[split].select_columns(names), tokenize_pairs if data.paired else tokenize_responses
-    pairs = tokenize(rows, tokenizer, args.max_length, total=len(rows), progress=progress)
-    return GroupDataset(
-        data, split, pairs, loss_type=args.loss_type, temperature=args.temperature, normalize=args.normalize
-    )
+    rows, what = data.rows[split].select_columns(names), "pairs" if data.paired else "responses"
+    joint = args.loss_type == "joint"
+    pairs = tokenize_pairs(rows, tokenizer, args.max_length, what=what, joint=joint, progress=progress)
+    return GroupDataset(data, split, pairs, args)
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from rpo_data.errors import TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer import RPOTrainer
-from rpo_data.trainer.data import response_labels
 from rpo_data.trainer.loss import LOSS_TYPES
 from rpo_data.trainer.models import disable_dropout
 
@@ -429,12 +429,15 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"beta": math.nan}, "beta nan cannot work"),
         ({"temperature": 0.0}, "temperature 0.0 cannot work: it must be greater than 0"),
         ({"temperature": math.nan}, "temperature nan cannot work"),
-        ({"normalize": "rows"}, "normalize 'rows' is not known: it is one of row, sinkhorn, none"),
+        ({"normalize": "rows"}, "normalize 'rows' is not known: did you mean 'row'. it is one of row, sinkhorn, none"),
         ({"diagonal_alpha": 1.2}, "diagonal_alpha 1.2 cannot work: it is a share"),
         ({"max_length": 3}, "max_length 3 cannot work.*at least 4 tokens; none sets no limit"),
-        ({"remove_unused_columns": True}, "remove_unused_columns cannot be on"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 has no meaning"),
-        ({"train_sampling_strategy": "group_by_length"}, "'group_by_length'.*use one of random, sequential"),
+        ({"remove_unused_columns": True}, "remove_unused_columns True cannot work: a row is a whole contrast group"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            "strategy group_by_length cannot.*use one of random, sequential",
+        ),
         ({"bf16_full_eval": True}, "use bf16 or fp16"),
         ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps 0 cannot work"),
