@@ -13,7 +13,6 @@ metrics.py    sums that become exact means
 models.py     load, fingerprint and still a model
 config.py     RPOConfig: TrainingArguments plus what this loss needs
 trainer.py    RPOTrainer: overrides of transformers.Trainer, nothing else
-card.py       the page of a trained model
 trl.py        the same tokens and reference log-probs for TRL's DPOTrainer
 
 Needs none of the packages that build a dataset (faiss, polars, pandera, sentence-transformers).

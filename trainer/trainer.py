@@ -25,8 +25,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.model_card import model_card
+from rpo_data.reference_store import open_store
 from rpo_data.trainer.adapters import add_adapters
-from rpo_data.trainer.card import model_card
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset, check_loss
@@ -34,8 +35,8 @@ from rpo_data.trainer.layouts import fit_layout
 from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs
 from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
-from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
-from rpo_data.trainer.reference import open_store, reference_logprobs
+from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, model_id, padding_token
+from rpo_data.trainer.reference import reference_logprobs
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs
 
 logger = logging.getLogger(__name__)
@@ -283,8 +284,14 @@ class RPOTrainer(Trainer):
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
         if self.is_world_process_zero():
-            page = model_card(self, **metadata)
-            Path(self.args.output_dir, "README.md").write_text(page, encoding="utf-8")
+            args = self.args
+            settings = vars(args) | {"processes": args.world_size, "steps": self.state.global_step}
+            title = metadata.pop("model_name", None) or Path(args.output_dir).name
+            base = str(metadata.pop("finetuned_from", None) or self.model.config._name_or_path)
+            of_adapters = getattr(self.model, "peft_config", {}).values()
+            adapters = {name: value for config in of_adapters for name, value in vars(config).items()} or None
+            page = model_card(title, base, settings, self.manifest, self.state.log_history, adapters, **metadata)
+            Path(args.output_dir, "README.md").write_text(page, encoding="utf-8")
 
     def _score(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""
@@ -305,7 +312,9 @@ class RPOTrainer(Trainer):
         collator = self.data_collator
         if reference is not self.model:
             collator = self._fit_layout(collator, reference)
-        store = open_store(self.args.cache_dir, reference, self.accelerator.mixed_precision)
+        precision = self.accelerator.mixed_precision
+        name = model_id(reference) + ("" if precision == "no" else f"-{precision}")
+        store = open_store(self.args.cache_dir, name)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
         for groups in (self.train_dataset, self.eval_dataset):
             if groups is None:

@@ -2,17 +2,18 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
-if TYPE_CHECKING:
-    from rpo_data.trainer.trainer import RPOTrainer
+from rpo_data.schemas.manifest import Manifest
 
 _SETTINGS = (
     "loss_type", "beta", "temperature", "normalize", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "bf16", "fp16", "seed",
+    "processes", "steps",
 )  # fmt: skip
 _ADAPTER_SETTINGS = ("r", "lora_alpha", "lora_dropout")
 _FIGURES = {
@@ -38,25 +39,40 @@ _CITATION = """@article{yin2024relative,
 }"""  # noqa: E501
 
 
-def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
+def model_card(
+    title: str,
+    base: str,
+    settings: Mapping[str, Any],
+    manifest: Manifest | None,
+    log: list[dict[str, float]],
+    adapters: Mapping[str, Any] | None = None,
+    **metadata: Any,
+) -> str:
     """README.md of a model on the Hub, as text.
 
     Args:
-        trainer: after training; its log is where the held-out results come from.
-        metadata: license, language, tags, dataset, model_name, finetuned_from, as in Trainer.create_model_card.
+        title: its name.
+        base: the model it was trained from, a folder or Hub id.
+        settings: of the run; those that say how a model was made are shown.
+        manifest: of the contrast dataset.
+        log: what transformers keeps of a run (`log_history`); the held-out results are taken from it.
+        adapters: settings of the peft adapters that were trained, where the model itself was not.
+        metadata: license, language, tags, dataset, as in Trainer.create_model_card.
     """
     given = {name: value for name, value in metadata.items() if value is not None}
-    base = str(given.pop("finetuned_from", None) or trainer.model.config._name_or_path)
-    on_hub, adapters = _HUB_ID.fullmatch(base) and not Path(base).exists(), hasattr(trainer.model, "peft_config")
-    title, tags = given.pop("model_name", Path(trainer.args.output_dir).name), given.pop("tags", [])
+    on_hub, tags = _HUB_ID.fullmatch(base) and not Path(base).exists(), given.pop("tags", [])
     head = ModelCardData(
-        library_name="peft" if adapters else "transformers",
+        library_name="transformers" if adapters is None else "peft",
         base_model=base if on_hub else None,
         tags=["rpo-data", "preference-optimization", *([tags] if isinstance(tags, str) else tags)],
         datasets=given.pop("dataset", None),
         **given,
     )
-    what, method = "Adapters for" if adapters else "Trained from", _METHODS.get(trainer.args.loss_type, _METHODS["rpo"])
+    what = "Trained from" if adapters is None else "Adapters for"
+    method = _METHODS.get(settings["loss_type"], _METHODS["rpo"])
+    shown = {name: settings[name] for name in _SETTINGS}
+    shown |= {name: value for name, value in (adapters or {}).items() if name in _ADAPTER_SETTINGS}
+    shown = {name: getattr(value, "value", value) for name, value in shown.items()}
     return f"""---
 {head}
 ---
@@ -67,15 +83,15 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
 
 ## Dataset
 
-{_dataset(trainer)}
+{_dataset(manifest)}
 
 ## Settings
 
-{_settings(trainer)}
+{_table([("setting", "value"), *shown.items()])}
 
 ## Held-out pairs
 
-{_results(trainer.state.log_history)}
+{_results(log)}
 
 ## Citation
 
@@ -85,21 +101,12 @@ def model_card(trainer: "RPOTrainer", **metadata: Any) -> str:
 """
 
 
-def _dataset(trainer: "RPOTrainer") -> str:
-    manifest = trainer.manifest
+def _dataset(manifest: Manifest | None) -> str:
     if manifest is None:
         return "None was given."
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
     rows = ", ".join(f"{info.rows:,} {split}" for split, info in manifest.splits.items())
     return f"sha256 of its manifest.json: `{digest}`\n\nRows: {rows} ({manifest.mode} mode)"
-
-
-def _settings(trainer: "RPOTrainer") -> str:
-    values = {name: getattr(trainer.args, name) for name in _SETTINGS}
-    values |= {"processes": trainer.accelerator.num_processes, "steps": trainer.state.global_step}
-    for adapter in getattr(trainer.model, "peft_config", {}).values():
-        values |= {name: value for name, value in vars(adapter).items() if name in _ADAPTER_SETTINGS}
-    return _table([("setting", "value"), *((name, getattr(value, "value", value)) for name, value in values.items())])
 
 
 def _results(log: list[dict[str, float]]) -> str:
