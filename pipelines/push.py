@@ -16,7 +16,7 @@ from rpo_data.dataset import ContrastDataset, load, read_manifest
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_batch, unpaired_batch
 from rpo_data.hub import Files, Pause, Pushed, Target, Track, Version, check_login, is_repository, push_files
-from rpo_data.parquet import write_parquet
+from rpo_data.parquet import calls_tools, file_schema, write_parquet
 from rpo_data.pipelines.checking import Say
 from rpo_data.plots import card_plots
 from rpo_data.schemas.manifest import Manifest
@@ -162,11 +162,12 @@ def prepare(
         done += count
         track("write", done, total)
 
+    calls = any(calls_tools(split) for split in data.rows.values())
     files: dict[str, Path | bytes] = {}
     for name, table in tables.items():
         for split in _ordered(table):
-            digest = manifest.tables[f"{name}/{split}"]
-            files |= write_parquet(table[split], folder, name, split, digest=digest, wrote=wrote)
+            schema, digest = file_schema(table[split].features, calls), manifest.tables[f"{name}/{split}"]
+            files |= write_parquet(table[split], folder, name, split, schema=schema, digest=digest, wrote=wrote)
     made = {name: {split: len(table[split]) for split in _ordered(table)} for name, table in tables.items()}
     for name in extras:
         features, convert = (
@@ -174,9 +175,8 @@ def prepare(
         )
         made[name] = {}
         for split in _ordered(data.rows):
-            written = write_parquet(
-                data.rows[split], folder, name, split, features=features, convert=convert, wrote=wrote
-            )
+            schema = file_schema(features, calls)
+            written = write_parquet(data.rows[split], folder, name, split, schema=schema, convert=convert, wrote=wrote)
             made[name][split] = _row_count(written)
             files |= written
     if "llamafactory" in extras:
@@ -187,7 +187,7 @@ def prepare(
     plots = card_plots(manifest)
     files |= {path: svg.encode() for path, (svg, _) in plots.items()}
     captions = {path: caption for path, (_, caption) in plots.items()}
-    files["README.md"] = dataset_card(data, repository, licenses, made, captions).encode()
+    files["README.md"] = dataset_card(data, repository, licenses, made, captions, calls).encode()
     return files
 
 

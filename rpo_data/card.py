@@ -15,6 +15,7 @@ from rpo_data.schemas.rules import RULES
 
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 _TAGS = ["preference-optimization", "preference", "rlhf", "dpo", "contrast-groups", "rpo-data"]
+_CALLS = "Messages call tools here: `datasets` 4.7 or newer is needed, which reads the calls as JSON.\n\n"
 _CHARACTERS = 160  # shown of each text of an example
 _ABOUT = {
     "pairs": "one row = prompt, chosen, rejected: TRL's preference format",
@@ -32,6 +33,7 @@ def dataset_card(
     licenses: Mapping[str, str],
     tables: Mapping[str, Mapping[str, int]],
     plots: Mapping[str, str] | None = None,
+    calls: bool = False,
 ) -> str:
     """The card as text; equal datasets give equal text.
 
@@ -41,6 +43,7 @@ def dataset_card(
         licenses: licence by source.
         tables: rows by table and split; the first table is the default one of `load_dataset`.
         plots: what a plot shows, by its path in the repository.
+        calls: messages call tools, which old versions of `datasets` cannot read.
     """
     manifest = data.manifest
     sections = [
@@ -48,7 +51,7 @@ def dataset_card(
         f"# {repository.partition('/')[2]}",
         _what(manifest),
         "## Tables\n\n" + _tables(tables),
-        "## How to load it\n\n" + how_to_load(manifest, repository, tables),
+        "## How to load it\n\n" + (_CALLS if calls else "") + how_to_load(manifest, repository, tables),
         "## How it was made\n\n" + _made(manifest),
         "## How good the groups are\n\n" + _quality(manifest, plots or {}),
         "## Three groups to read\n\n" + _examples(data),

@@ -193,8 +193,8 @@ def _load_published(repository: str, revision: str | None) -> ContrastDataset:
     manifest = read_manifest(folder)
     splits = sorted(manifest.splits, reverse=True)  # train first, as on disk
     opened = {
-        name: read_parquet(folder, name, {split: manifest.tables[f"{name}/{split}"] for split in splits})
-        for name in _known(manifest)
+        name: read_parquet(folder, name, {split: manifest.tables[f"{name}/{split}"] for split in splits}, features)
+        for name, features in _known(manifest).items()
     }
     return _checked(Path(repository), manifest, opened, None)
 

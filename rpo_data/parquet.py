@@ -1,7 +1,8 @@
 """Tables of a dataset as Parquet files, the form in which they are published, and back.
 
 Equal rows give equal bytes under one version of pyarrow. With content-defined chunking the Hub stores only what changed, with
-the page index its viewer reads single rows.
+the page index its viewer reads single rows. Other trainers hold on to old versions of `datasets`, which refuse a file whose
+features they do not know (`List` came with 4.0, `Json` with 4.7): files name none where they can do without.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features
 
@@ -28,8 +30,8 @@ def write_parquet(
     name: str,
     split: str,
     *,
+    schema: pa.Schema,
     digest: str = "",
-    features: Features | None = None,
     convert: Convert = lambda batch: batch,
     wrote: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Path]:
@@ -40,16 +42,15 @@ def write_parquet(
         folder: where to; the files are called `name/split-00000-of-00001.parquet`.
         name: of the table.
         split: of the table.
+        schema: of what is written, as `file_schema` gives it.
         digest: content hash of the table as the manifest has it, which each file carries; none for a table made here.
-        features: of what is written; those of the rows where not given.
         convert: makes what is written from a batch of rows.
         wrote: called with the number of rows of each batch.
     """
     size, count = max(rows.data.nbytes, 1), len(rows)
     shards, step = math.ceil(size / SHARD_BYTES), max(1, count * GROUP_BYTES // size)
-    schema = (features or rows.features).arrow_schema
     mark = {_KEY: json.dumps({"table": f"{name}/{split}", "hash": digest})} if digest else {}
-    schema = schema.with_metadata({**schema.metadata, **mark})
+    schema = schema.with_metadata({**(schema.metadata or {}), **mark})
     (folder / name).mkdir(parents=True, exist_ok=True)
     paths = {}
     for shard in range(shards):
@@ -65,18 +66,51 @@ def write_parquet(
     return paths
 
 
+def file_schema(features: Features, calls: bool) -> pa.Schema:
+    """The schema of a published table: as any version of `datasets` reads it, or with its features where it needs them.
+
+    Args:
+        features: of the table.
+        calls: messages of the dataset call tools, so that `tool_calls` must be read as JSON, and not as text.
+    """
+    fields = [pa.field(field.name, _plain(field.type)) for field in features.arrow_schema]
+    plain = pa.schema(fields)
+    same = plain.equals(features.arrow_schema.remove_metadata())
+    return features.arrow_schema if calls and not same else plain
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.storage_type
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
+    return pa.list_(pa.field(kind.value_field.name, _plain(kind.value_type))) if pa.types.is_list(kind) else kind
+
+
+def calls_tools(rows: Dataset) -> bool:
+    """Whether any message of a table of rows calls a tool."""
+    sides = [name for name in ("prompt", "chosen", "rejected", "completion") if name in rows.column_names]
+    for batch in _batches(rows, 0, len(rows), 10_000):
+        for side in sides:
+            calls = pc.list_flatten(batch[side].combine_chunks()).field("tool_calls")
+            if calls.null_count < len(calls):
+                return True
+    return False
+
+
 def _batches(rows: Dataset, start: int, stop: int, step: int) -> Iterator[pa.Table]:
     arrow = rows.with_format("arrow")
     for first in range(start, stop, step):
         yield arrow[first : min(first + step, stop)]
 
 
-def read_parquet(folder: Path, name: str, hashes: Mapping[str, str]) -> DatasetDict:
-    """Open a table that `write_parquet` wrote, all splits.
+def read_parquet(folder: Path, name: str, hashes: Mapping[str, str], known: Features) -> DatasetDict:
+    """Open a table that `write_parquet` wrote, all splits, with the features that it had.
 
     Args:
         folder: holds `name/split-*.parquet`.
         name: of the table.
+        known: features of all columns that there may be.
         hashes: content hash of each split, as the manifest has it.
 
     Raises:
@@ -90,8 +124,12 @@ def read_parquet(folder: Path, name: str, hashes: Mapping[str, str]) -> DatasetD
                     f"{name}/{path.name} is not the table that the manifest names, it is from another build: push the "
                     "dataset again"
                 )
+    columns = pq.read_schema(next(iter(files.values()))[0]).names
+    features = Features({column: known[column] for column in columns}) if {*columns} <= {*known} else None
     try:
-        opened = DatasetDict.from_parquet({split: [str(path) for path in paths] for split, paths in files.items()})
+        opened = DatasetDict.from_parquet(
+            {split: [str(path) for path in paths] for split, paths in files.items()}, features=features
+        )
     except Exception as error:  # datasets raises many kinds here, down to pyarrow's own
         raise DatasetError(f"{name}/ cannot be read ({error}): load it again, or push it again") from error
     return DatasetDict(

@@ -57,6 +57,18 @@ def test_rows_are_equal_one_by_one(hub, clients, published, pushed_dataset):
     assert min(counts.values()) > 0
 
 
+def test_files_name_features_only_where_messages_call_tools(hub, clients, published, responses_dataset):
+    """Old versions of `datasets` refuse features that they do not know."""
+    clients.rpo_data("push", responses_dataset.path, "me/liked", "--license", "mit", "--llamafactory")
+    named = {}
+    for name in ("me/data", "me/liked"):
+        files = {path: content for path, content in hub.state.files(name).items() if path.endswith("parquet")}
+        named[name] = {path.split("/")[0] for path, content in files.items() if b'"_type"' in content}
+    assert named == {"me/data": {"pairs", "unpaired"}, "me/liked": set()}
+    assert "`datasets` 4.7 or newer is needed" in published
+    assert "is needed" not in hub.state.files("me/liked")["README.md"].decode()
+
+
 def test_requests_of_load(hub, clients, published):
     """The contract with `snapshot_download`: one commit is asked for, and only our tables and the manifest are read."""
     clients.python("from rpo_data import load; load('me/data', revision='v1')")

@@ -300,7 +300,7 @@ def test_tables_for_other_trainers_that_cannot_be_made(responses_dataset, pushed
 
 def test_equal_datasets_give_equal_bytes_wherever_they_lie(hub, clients, pushed_dataset, tmp_path):
     """A file of the Hub, loaded and written again, is the same file: no path, time or chunk of memory is in it."""
-    from rpo_data.parquet import read_parquet, write_parquet
+    from rpo_data.parquet import file_schema, read_parquet, write_parquet
 
     clients.rpo_data("push", pushed_dataset.path, "me/data")
     for path in paths(*TABLES):
@@ -308,6 +308,8 @@ def test_equal_datasets_give_equal_bytes_wherever_they_lie(hub, clients, pushed_
         (tmp_path / path).write_bytes(hub.state.files("me/data")[path])
     for name in TABLES:
         hashes = {split: pushed_dataset.manifest.tables[f"{name}/{split}"] for split in ("train", "test")}
-        for split, rows in read_parquet(tmp_path, name, hashes).items():
-            (made,) = write_parquet(rows, tmp_path / "again", name, split, digest=hashes[split]).items()
+        known = getattr(pushed_dataset, name)["train"].features
+        for split, rows in read_parquet(tmp_path, name, hashes, known).items():
+            schema = file_schema(known, calls=True)
+            (made,) = write_parquet(rows, tmp_path / "again", name, split, schema=schema, digest=hashes[split]).items()
             assert made[1].read_bytes() == (tmp_path / made[0]).read_bytes()
