@@ -457,6 +457,7 @@ def _stop(*_: object) -> None:
 def main() -> None:
     """Run the command line; errors of ours become one line, and exit status 2 where an option or a recipe is wrong, else 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -17,9 +17,10 @@ from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_batch, unpaired_batch
 from rpo_data.hub import Files, Pause, Pushed, Target, Track, Version, check_login, is_repository, push_files
 from rpo_data.parquet import calls_tools, file_schema, write_parquet
-from rpo_data.pipelines.checking import Say
 from rpo_data.plots import card_plots
 from rpo_data.schemas.manifest import Manifest
+
+Say = Callable[[str], None]
 
 EXTRAS = ("unpaired", "llamafactory")
 """Tables that are made for other trainers where they are asked for."""

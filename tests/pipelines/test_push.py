@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import textwrap
 
 import pyarrow.parquet as pq
@@ -296,6 +298,14 @@ def test_tables_for_other_trainers_that_cannot_be_made(responses_dataset, pushed
         push(responses_dataset.path, target, licenses={"*": "mit"}, extras=["unpaired"], dry_run=True)
     with pytest.raises(RecipeError, match="no extra table 'csv': there are unpaired, llamafactory"):
         push(pushed_dataset.path, target, extras=["csv"], dry_run=True)
+
+
+def test_pushing_and_streaming_need_nothing_that_builds():
+    code = "import sys, rpo_data.stream, rpo_data.pipelines.push; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for package in ("polars", "faiss", "pandera", "sentence_transformers", "torch", "numba", "jinja2"):
+        assert f"'{package}'" not in loaded
+    assert "'huggingface_hub'" in loaded
 
 
 def test_equal_datasets_give_equal_bytes_wherever_they_lie(hub, clients, pushed_dataset, tmp_path):

@@ -11,6 +11,12 @@ from pathlib import Path
 
 DRIVER = Path(__file__).with_name("hub_driver.py")
 TOKEN = "hf_aSecretThatNobodyMaySee"
+_AS_RPO_DATA_SETS_THEM = {
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}  # before the first import, which the driver has behind it
 _NOT_THEIRS = ("HF_", "HUGGING", "TRANSFORMERS_", "XDG_")
 
 
@@ -39,8 +45,6 @@ class Clients:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_THEIRS)}
         own = {"HF_ENDPOINT": self.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        own |= {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}  # as `rpo-data` sets them
-        own |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
         own |= {"HF_TOKEN": TOKEN, "HF_HOME": str(self.folder / "hf"), "XDG_CACHE_HOME": str(self.folder / "cache")}
         return kept | own | {"HOME": str(self.folder), "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"}
 
@@ -50,7 +54,7 @@ class Clients:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=self.environment(),
+            env=self.environment() | _AS_RPO_DATA_SETS_THEM,
             cwd=self.folder,
         )
         assert self._driver.stdout.readline() == "ready\n"
