@@ -125,7 +125,8 @@ def push_files(
             asked; another push came between; the tag stands elsewhere; the Hub holds other bytes than were sent.
     """
     api, name = HfApi(), target.repository
-    with explained(name):
+    kept = f"; {name} holds its old version or the new one, as a whole, and what was uploaded is not sent again"
+    with explained(name, kept):
         private = target.private or None  # an organisation may have a default of its own
         patiently(lambda: api.create_repo(name, repo_type=_KIND, private=private, exist_ok=True), pause)
         patiently(lambda: _check_repository(api, target), pause)
@@ -332,8 +333,12 @@ _MEANWHILE = "{} changed on the Hub while this was uploaded: look at what came i
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str, kept: str = "") -> Iterator[None]:
     """Turn whatever the Hub or the way there gives into one sentence about this repository.
+
+    Args:
+        name: of the repository.
+        kept: what to say of it where the Hub stops answering.
 
     Raises:
         HubError: instead of any error of huggingface_hub; one of this machine's files stays what it is.
@@ -343,18 +348,15 @@ def explained(name: str) -> Iterator[None]:
     except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, ValueError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None and not is_transient(error):
             raise
-        raise HubError(_sentence(name, error)) from error
+        raise HubError(_sentence(name, error, kept)) from error
 
 
-def _sentence(name: str, error: BaseException) -> str:
+def _sentence(name: str, error: BaseException, kept: str) -> str:
     causes = list(_causes(error))
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         return f"{name} is on the Hub, and HF_HUB_OFFLINE is set: unset it"
     if is_transient(error):
-        return (
-            f"the Hub does not answer as it should ({_said(error)}): run the same command again later; {name} is as it was, "
-            "and what was uploaded is not sent again"
-        )
+        return f"the Hub does not answer as it should ({_said(error)}): run the same command again later{kept}"
     answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
     status = answer.response.status_code if answer else 0
     if isinstance(answer, RevisionNotFoundError):

@@ -66,7 +66,7 @@ def test_a_step_that_keeps_failing_leaves_the_old_version(hub, push, pushed, sec
     done = push()
     assert done.status == 1
     assert "the Hub does not answer as it should" in done.stderr
-    assert "run the same command again later; me/data is as it was" in done.stderr
+    assert "run the same command again later; me/data holds its old version or the new one, as a whole" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert hub.state.files("me/data") == pushed
     sent = hub.count("upload")
@@ -189,6 +189,19 @@ def test_files_that_the_repository_ignores_are_noticed(hub, push, pushed):
     done = push()
     assert done.status == 1
     assert "me/data does not hold report.html as it was sent" in done.stderr
+
+
+def test_a_check_that_cannot_be_made_after_the_commit(hub, push, pushed, second):
+    hub.fail("tree", faults.status(500), skip=2, times=100)
+    done = push("--tag", "v2")
+    assert done.status == 1
+    assert "me/data holds its old version or the new one, as a whole" in done.stderr
+    assert hub.state.files("me/data") == second
+    assert "refs/tags/v2" not in hub.state.repositories["me/data"].refs
+    hub.reset_faults()
+    assert push("--tag", "v2").status == 0
+    assert hub.state.files("me/data", "v2") == second
+    assert hub.count("commit") == 1
 
 
 def test_slow_connections_are_waited_for(hub, push, pushed, second):
