@@ -264,6 +264,23 @@ def show(
         print_group(out, row, characters)
 
 
+@app.command("report")
+def write_page(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    cache_dir: CacheDir = None,
+) -> None:
+    """Write a dataset's report.html anew: one self-contained page on what was lost, what mining did, and how groups look.
+
+    Example: rpo-data report dataset
+    """
+    _need_extra("build", "jinja2", "polars", "vl_convert")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.report import write_report
+    from rpo_data.pipelines.store import cache_folder
+
+    _say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def score(
     context: typer.Context,

@@ -1,0 +1,182 @@
+"""A map of prompts: whole groups of an even sample, laid out by PCA of their embeddings, with topics named by their words."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from datasets import load_from_disk
+
+from rpo_data.dataset import ContrastDataset
+from rpo_data.page.cells import GroupCells
+from rpo_data.page.rows import excerpt
+from rpo_data.row_table import take_rows
+
+POINTS = 2000
+"""Prompts on the map, at most (the last group may add a few)."""
+PAIRS = 20_000
+"""Pairs of rows drawn for the cosines of random prompts, at most."""
+TOPICS = 8
+TEXT = 140
+"""Characters of a prompt that are shown."""
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_ROUNDS = 30
+_TELLING = 2  # a word that names a topic is at least so many times as frequent there
+
+
+def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray | None:
+    """Unit vectors of these train prompts, (prompts, dimension), float32; None where the dataset holds no vectors."""
+    if data.path is None or not (Path(data.path) / "vectors").is_dir():
+        return None
+    table = load_from_disk(str(Path(data.path) / "vectors"))["train"].data.table
+    known = pl.DataFrame({"prompt_id": pl.Series(table["prompt_id"])}).with_row_index("row")
+    rows = pl.DataFrame({"prompt_id": prompt_ids}).join(known, on="prompt_id", how="left", maintain_order="left")
+    taken = take_rows(table.select(["vector"]), rows["row"].to_numpy().astype(np.int64))["vector"].combine_chunks()
+    return taken.flatten().to_numpy().reshape(len(prompt_ids), -1)
+
+
+def random_cosines(data: ContrastDataset) -> np.ndarray | None:
+    """Cosines of random pairs of train rows that could stand in one group, float64; None without vectors."""
+    columns = ["prompt_id", "language"]
+    rows = data.rows["train"].data.table.select(columns)
+    drawn = np.random.default_rng(0).integers(0, len(rows), size=(2, min(PAIRS, 20 * len(rows))))
+    drawn = drawn[:, drawn[0] != drawn[1]]
+    one, other = (take_rows(rows, side) for side in drawn)
+    if not data.manifest.recipe.mix_languages:
+        same = np.array(
+            [a == b for a, b in zip(one["language"].to_pylist(), other["language"].to_pylist(), strict=True)]
+        )
+        one, other = (take_rows(side, np.flatnonzero(same)) for side in (one, other))
+    ids = [*one["prompt_id"].to_pylist(), *other["prompt_id"].to_pylist()]
+    vectors = vectors_of(data, ids)
+    if vectors is None or not len(one):
+        return None
+    first, second = vectors[: len(one)].astype(np.float64), vectors[len(one) :].astype(np.float64)
+    return np.einsum("rd,rd->r", first, second)
+
+
+def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame) -> tuple[pl.DataFrame, float] | None:
+    """The prompts on the map.
+
+    Args:
+        data: the dataset.
+        groups: of view 0 of the train split.
+        figures: `group_figures` of these.
+
+    Returns:
+        One row for each prompt: `x`, `y`, `topic` (its most telling words), `group`, `cosine` (mean of its group), `text`
+        and `language`; and the share of the variance that x and y show. None without vectors, or with fewer than 3 prompts.
+    """
+    members = _sample(groups)
+    rows = take_rows(
+        data.rows["train"].data.table.select(["prompt_id", "prompt", "language"]), members["row"].to_numpy()
+    )
+    prompts = rows["prompt"].to_pylist()
+    frame = members.with_columns(
+        prompt_id=pl.Series(rows["prompt_id"].to_pylist(), dtype=pl.String),
+        language=pl.Series(rows["language"].to_pylist(), dtype=pl.String),
+        text=pl.Series([excerpt(prompt, 2000) for prompt in prompts], dtype=pl.String),
+        words=pl.Series([" ".join(m["content"] or "" for m in prompt) for prompt in prompts], dtype=pl.String),
+    ).unique("prompt_id", keep="first", maintain_order=True)
+    vectors = vectors_of(data, frame["prompt_id"].to_list())
+    if vectors is None or len(frame) < 3:
+        return None
+    unit = vectors.astype(np.float64)
+    topics = cluster(unit, TOPICS)
+    places, shown = project(unit, topics)
+    names = name_topics(frame["words"].to_list(), topics)
+    frame = frame.join(figures.select("group", cosine=pl.col("similarity").round(3)), on="group", maintain_order="left")
+    return frame.select(
+        x=pl.Series(places[:, 0].round(3)),
+        y=pl.Series(places[:, 1].round(3)),
+        topic=pl.Series(names),
+        group="group",
+        cosine="cosine",
+        text=pl.Series([excerpt([{"content": " ".join(text.split())}], TEXT) for text in frame["text"]]),
+        language="language",
+    ), shown
+
+
+def project(vectors: np.ndarray, topics: np.ndarray) -> tuple[np.ndarray, float]:
+    """The two directions in which the topics' means differ most, (rows, 2), and their share of the variance.
+
+    Principal components of the means, each counted as often as the topic has rows. Which way an axis points is set by its
+    skew, so that it does not hang on the linear algebra library.
+    """
+    centred = vectors - vectors.mean(axis=0)
+    means = np.zeros((int(topics.max()) + 1, vectors.shape[1]))
+    np.add.at(means, topics, centred)
+    means /= np.sqrt(np.maximum(np.bincount(topics), 1))[:, None]
+    axes = np.linalg.eigh(means.T @ means)[1][:, [-1, -2]]
+    places = centred @ axes
+    places *= np.where((places**3).sum(axis=0) < 0, -1.0, 1.0)
+    return places, float((places**2).sum() / max(float((centred**2).sum()), 1e-300))
+
+
+def cluster(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Spherical k-means, each new centre far from those before; number of each row's cluster, the largest first."""
+    centres = [vectors[int((vectors @ vectors.mean(axis=0)).argmax())]]
+    while len(centres) < min(count, len(vectors)):
+        centres.append(vectors[int((vectors @ np.array(centres).T).max(axis=1).argmin())])
+    middle = np.array(centres)
+    for _ in range(_ROUNDS):
+        nearest = (vectors @ middle.T).argmax(axis=1)
+        sums = np.zeros_like(middle)
+        np.add.at(sums, nearest, vectors)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        moved = np.where(length > 0, sums / np.where(length > 0, length, 1.0), middle)
+        if np.array_equal(moved, middle):
+            break
+        middle = moved
+    sizes = np.bincount(nearest, minlength=len(middle))
+    place = np.empty(len(middle), dtype=np.int64)
+    place[np.argsort(-sizes, kind="stable")] = np.arange(len(middle))
+    return place[nearest]
+
+
+def name_topics(texts: Sequence[str], topics: np.ndarray) -> list[str]:
+    """A name for each text's topic: its number from 1 and the three words that tell it best from the others."""
+    words = [set(_WORD.findall(text.lower())) for text in texts]
+    everywhere = Counter(word for text in words for word in text)
+    names = {}
+    for topic in np.unique(topics).tolist():
+        inside = [words[place] for place in np.flatnonzero(topics == topic)]
+        here = Counter(word for text in inside for word in text)
+        # how much more of the topic's texts hold the word than of all texts, weighed by how many do (relative entropy)
+        told = {
+            word: count / len(inside) * np.log(count * len(texts) / (len(inside) * everywhere[word]))
+            for word, count in here.items()
+            if count * len(texts) >= _TELLING * len(inside) * everywhere[word]
+        }
+        best = sorted(told, key=lambda word: (-told[word], word))[:3]
+        names[topic] = f"{topic + 1}: {', '.join(best)}" if best else f"{topic + 1}"
+    return [names[topic] for topic in topics.tolist()]
+
+
+def topic_rows(points: pl.DataFrame) -> list[dict[str, Any]]:
+    """A row for each topic: its `topic`, `prompts`, mean `cosine` of their groups, and a prompt as `text`."""
+    told = points.group_by("topic").agg(prompts=pl.len(), cosine=pl.col("cosine").mean(), text=pl.col("text").first())
+    return told.sort(pl.col("topic").str.extract(r"^(\d+)").cast(pl.Int64)).to_dicts()
+
+
+def _sample(groups: GroupCells) -> pl.DataFrame:
+    """Rows of whole groups, evenly spaced, with the `group` of each; of responses both sides."""
+    sizes = (
+        groups.cells.shapes.sum(axis=1) if not np.array_equal(groups.wins, groups.losses) else groups.cells.shapes[:, 0]
+    )
+    wanted = max(1, min(len(sizes), int(POINTS / max(float(sizes.mean()), 1.0))))
+    chosen = np.unique(np.linspace(0, len(sizes) - 1, wanted).round().astype(int))
+    wins, losses = (
+        np.split(rows, np.cumsum(counts)[:-1])
+        for rows, counts in zip((groups.wins, groups.losses), groups.cells.shapes.T, strict=True)
+    )
+    rows, names = [], []
+    for number in chosen.tolist():
+        members = np.unique(np.concatenate([wins[number], losses[number]]))
+        rows.append(members)
+        names += [groups.ids[number]] * len(members)
+    return pl.DataFrame({"row": np.concatenate(rows), "group": names})
