@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -77,8 +78,9 @@ def group_figures(groups: GroupCells, paired: bool) -> pl.DataFrame:
     """One row for each group.
 
     Returns:
-        `group`; `similarity`, mean cosine as `ContrastDataset.ranked_groups` has it; `contrasts`, mean effective contrasts
-        of its wins; `heaviest`, largest column sum in units of the mean; `hub`, that column; `masked`, cells.
+        `group`; `wins` and `losses`, how many; `similarity`, mean cosine as `ContrastDataset.ranked_groups` has it;
+        `contrasts`, mean effective contrasts of its wins; `heaviest`, largest column sum in units of the mean; `hub`, that
+        column; `masked`, cells.
     """
     count = len(groups.ids)
     found = {name: np.zeros(count) for name in ("similarity", "contrasts", "heaviest", "hub", "masked")}
@@ -94,7 +96,8 @@ def group_figures(groups: GroupCells, paired: bool) -> pl.DataFrame:
         found["heaviest"][numbers] = sums.max(axis=1) / np.where(mean > 0, mean, 1.0)
         found["hub"][numbers] = sums.argmax(axis=1)
         found["masked"][numbers] = (weight == 0).sum(axis=(1, 2))
-    frame = pl.DataFrame({"group": groups.ids, **found})
+    wins, losses = groups.cells.shapes.T
+    frame = pl.DataFrame({"group": groups.ids, "wins": wins, "losses": losses, **found})
     return frame.with_columns(pl.col("hub", "masked").cast(pl.Int64))
 
 
@@ -103,34 +106,47 @@ def sums_of_columns(groups: GroupCells) -> np.ndarray:
     return np.concatenate([np.empty(0), *(column_sums(groups.weight[places]) for _, places in groups.stacks())])
 
 
-def temperature_curves(
-    groups: GroupCells, temperatures: np.ndarray, normalize: Normalize
-) -> tuple[np.ndarray, np.ndarray]:
-    """What other temperatures would make of the weights of an even sample of the groups.
+class Curves(NamedTuple):
+    """What each temperature makes of the weights.
 
-    Returns:
-        Mean effective contrasts of a win at each temperature, shape (temperatures,), and where the weight of a win lies on
-        average, shape (temperatures, RANKS + 2): own cells, the nearest loss besides, the next, ..., all further ones.
+    temperatures  rising, shape (steps,)
+    contrasts     mean effective contrasts of a win, shape (steps,)
+    shares        where the weight of a win lies on average, shape (steps, len(names)); each row sums to 1
+    names         of these shares: own cells, the nearest loss besides, the next, ..., all further ones
     """
+
+    temperatures: np.ndarray
+    contrasts: np.ndarray
+    shares: np.ndarray
+    names: list[str]
+
+
+def temperature_curves(groups: GroupCells, temperatures: np.ndarray, normalize: Normalize) -> Curves:
+    """What these temperatures would make of the weights of an even sample of the groups."""
     chosen = np.zeros(len(groups.ids), dtype=bool)
     chosen[np.linspace(0, len(groups.ids) - 1, min(len(groups.ids), GROUPS_OF_CURVES)).round().astype(int)] = True
-    contrasts, shares = np.zeros(len(temperatures)), np.zeros((len(temperatures), RANKS + 2))
+    columns = 1 + int(groups.cells.shapes[chosen, 1].max())
+    contrasts, shares = np.zeros(len(temperatures)), np.zeros((len(temperatures), columns))
     wins = 0
     for _, places in groups.stacks(chosen):
-        cosine, masked, own = (
-            values[places] for values in (groups.cells.similarity, groups.cells.reason > 0, groups.cells.own)
-        )
+        masked, own = groups.cells.reason[places] > 0, groups.cells.own[places]
+        cosine = groups.cells.similarity[places]
         order = np.argsort(-np.where(own | masked, -np.inf, cosine), axis=2, kind="stable")
         for step, temperature in enumerate(temperatures):
             weight = contrast_weights(cosine, masked, float(temperature), normalize).astype(np.float64)
             rows = effective_contrasts(weight)
             contrasts[step] += rows.sum()
-            weight /= np.maximum(weight.sum(axis=2, keepdims=True), 1e-300)
-            ranked = np.take_along_axis(np.where(own, 0.0, weight), order, axis=2).sum(axis=(0, 1))
-            nearest = np.pad(ranked[:RANKS], (0, max(0, RANKS - len(ranked))))
-            shares[step] += [np.where(own, weight, 0.0).sum(), *nearest, ranked[RANKS:].sum()]
+            weight /= np.where(rows > 0, weight.sum(axis=2), 1.0)[:, :, None]
+            shares[step, 0] += np.where(own, weight, 0.0).sum()
+            ranked = np.take_along_axis(np.where(own, 0.0, weight), order, axis=2)
+            shares[step, 1 : 1 + ranked.shape[2]] += ranked.sum(axis=(0, 1))
         wins += int(np.count_nonzero(rows))
-    return contrasts / max(wins, 1), shares / max(wins, 1)
+    filled = np.flatnonzero(shares.any(axis=0))[-1] + 1 if wins else 1
+    names = ["own", "nearest", "2nd", "3rd", *(f"{rank}th" for rank in range(4, filled))][:filled]
+    if filled > RANKS + 2:
+        shares[:, RANKS + 1] = shares[:, RANKS + 1 :].sum(axis=1)
+        filled, names = RANKS + 2, [*names[: RANKS + 1], "further"]
+    return Curves(temperatures, contrasts / max(wins, 1), shares[:, :filled] / max(wins, 1), names)
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ from datasets import load_from_disk
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.page.cells import GroupCells
-from rpo_data.page.rows import excerpt
+from rpo_data.page.rows import one_line
 from rpo_data.row_table import take_rows
 
 POINTS = 2000
@@ -25,7 +25,8 @@ TEXT = 140
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ROUNDS = 30
-_TELLING = 2  # a word that names a topic is at least so many times as frequent there
+_TELLING = 2  # a word that names a topic is at least so many times as frequent there as everywhere,
+_COMMON = 0.12  # and stands in at most this share of all texts: the rest are the language's small words
 
 
 def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray | None:
@@ -41,46 +42,46 @@ def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray |
 
 def random_cosines(data: ContrastDataset) -> np.ndarray | None:
     """Cosines of random pairs of train rows that could stand in one group, float64; None without vectors."""
-    columns = ["prompt_id", "language"]
-    rows = data.rows["train"].data.table.select(columns)
+    rows = data.rows["train"].data.table.select(["prompt_id", "language"])
     drawn = np.random.default_rng(0).integers(0, len(rows), size=(2, min(PAIRS, 20 * len(rows))))
-    drawn = drawn[:, drawn[0] != drawn[1]]
-    one, other = (take_rows(rows, side) for side in drawn)
+    pairs = [pl.DataFrame(pl.from_arrow(take_rows(rows, side))) for side in drawn[:, drawn[0] != drawn[1]]]
     if not data.manifest.recipe.mix_languages:
-        same = np.array(
-            [a == b for a, b in zip(one["language"].to_pylist(), other["language"].to_pylist(), strict=True)]
-        )
-        one, other = (take_rows(side, np.flatnonzero(same)) for side in (one, other))
-    ids = [*one["prompt_id"].to_pylist(), *other["prompt_id"].to_pylist()]
-    vectors = vectors_of(data, ids)
-    if vectors is None or not len(one):
+        alike = pairs[0]["language"].eq_missing(pairs[1]["language"])
+        pairs = [side.filter(alike) for side in pairs]
+    vectors = vectors_of(data, pl.concat(pairs)["prompt_id"].to_list())
+    if vectors is None or not len(vectors):
         return None
-    first, second = vectors[: len(one)].astype(np.float64), vectors[len(one) :].astype(np.float64)
-    return np.einsum("rd,rd->r", first, second)
+    one, other = np.split(vectors.astype(np.float64), 2)
+    return np.einsum("rd,rd->r", one, other)
 
 
-def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame) -> tuple[pl.DataFrame, float] | None:
+class PromptMap(NamedTuple):
     """The prompts on the map.
+
+    points  one row for each: `x`, `y`, `topic` (its most telling words), `group`, `cosine` (mean of its group) and `text`
+    shown   share of the variance that x and y hold
+    """
+
+    points: pl.DataFrame
+    shown: float
+
+
+def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame) -> PromptMap | None:
+    """Lay out a sample of the prompts; None without vectors, or with fewer than 3 prompts.
 
     Args:
         data: the dataset.
-        groups: of view 0 of the train split.
+        groups: of its train split.
         figures: `group_figures` of these.
-
-    Returns:
-        One row for each prompt: `x`, `y`, `topic` (its most telling words), `group`, `cosine` (mean of its group), `text`
-        and `language`; and the share of the variance that x and y show. None without vectors, or with fewer than 3 prompts.
     """
-    members = _sample(groups)
-    rows = take_rows(
-        data.rows["train"].data.table.select(["prompt_id", "prompt", "language"]), members["row"].to_numpy()
-    )
+    members = _sample(groups, len(groups.ids) // data.views)
+    table = data.rows["train"].data.table.select(["prompt_id", "prompt"])
+    rows = take_rows(table, members["row"].to_numpy())
     prompts = rows["prompt"].to_pylist()
     frame = members.with_columns(
-        prompt_id=pl.Series(rows["prompt_id"].to_pylist(), dtype=pl.String),
-        language=pl.Series(rows["language"].to_pylist(), dtype=pl.String),
-        text=pl.Series([excerpt(prompt, 2000) for prompt in prompts], dtype=pl.String),
-        words=pl.Series([" ".join(m["content"] or "" for m in prompt) for prompt in prompts], dtype=pl.String),
+        prompt_id=pl.Series(rows["prompt_id"].to_pylist()),
+        text=pl.Series([one_line(prompt, TEXT) for prompt in prompts]),
+        dialogue=pl.Series([" ".join(message["content"] or "" for message in prompt) for prompt in prompts]),
     ).unique("prompt_id", keep="first", maintain_order=True)
     vectors = vectors_of(data, frame["prompt_id"].to_list())
     if vectors is None or len(frame) < 3:
@@ -88,17 +89,16 @@ def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame)
     unit = vectors.astype(np.float64)
     topics = cluster(unit, TOPICS)
     places, shown = project(unit, topics)
-    names = name_topics(frame["words"].to_list(), topics)
     frame = frame.join(figures.select("group", cosine=pl.col("similarity").round(3)), on="group", maintain_order="left")
-    return frame.select(
+    points = frame.select(
         x=pl.Series(places[:, 0].round(3)),
         y=pl.Series(places[:, 1].round(3)),
-        topic=pl.Series(names),
+        topic=pl.Series(name_topics(frame["dialogue"].to_list(), topics)),
         group="group",
         cosine="cosine",
-        text=pl.Series([excerpt([{"content": " ".join(text.split())}], TEXT) for text in frame["text"]]),
-        language="language",
-    ), shown
+        text="text",
+    )
+    return PromptMap(points, shown)
 
 
 def project(vectors: np.ndarray, topics: np.ndarray) -> tuple[np.ndarray, float]:
@@ -151,6 +151,7 @@ def name_topics(texts: Sequence[str], topics: np.ndarray) -> list[str]:
             word: count / len(inside) * np.log(count * len(texts) / (len(inside) * everywhere[word]))
             for word, count in here.items()
             if count * len(texts) >= _TELLING * len(inside) * everywhere[word]
+            and everywhere[word] <= max(_COMMON * len(texts), 1)
         }
         best = sorted(told, key=lambda word: (-told[word], word))[:3]
         names[topic] = f"{topic + 1}: {', '.join(best)}" if best else f"{topic + 1}"
@@ -163,20 +164,14 @@ def topic_rows(points: pl.DataFrame) -> list[dict[str, Any]]:
     return told.sort(pl.col("topic").str.extract(r"^(\d+)").cast(pl.Int64)).to_dicts()
 
 
-def _sample(groups: GroupCells) -> pl.DataFrame:
-    """Rows of whole groups, evenly spaced, with the `group` of each; of responses both sides."""
-    sizes = (
-        groups.cells.shapes.sum(axis=1) if not np.array_equal(groups.wins, groups.losses) else groups.cells.shapes[:, 0]
-    )
-    wanted = max(1, min(len(sizes), int(POINTS / max(float(sizes.mean()), 1.0))))
-    chosen = np.unique(np.linspace(0, len(sizes) - 1, wanted).round().astype(int))
-    wins, losses = (
-        np.split(rows, np.cumsum(counts)[:-1])
-        for rows, counts in zip((groups.wins, groups.losses), groups.cells.shapes.T, strict=True)
-    )
-    rows, names = [], []
+def _sample(groups: GroupCells, count: int) -> pl.DataFrame:
+    """The rows of whole groups, evenly spaced among the first `count`: `row` and its `group`; of responses both sides."""
+    ends = np.cumsum(groups.cells.shapes, axis=0)
+    rows = int(ends[count - 1, 0])  # about as many prompts as there are wins
+    chosen = np.unique(np.linspace(0, count - 1, max(1, min(count, count * POINTS // rows))).round().astype(int))
+    parts = []
     for number in chosen.tolist():
-        members = np.unique(np.concatenate([wins[number], losses[number]]))
-        rows.append(members)
-        names += [groups.ids[number]] * len(members)
-    return pl.DataFrame({"row": np.concatenate(rows), "group": names})
+        (first_win, first_loss), (win, loss) = ends[number] - groups.cells.shapes[number], ends[number]
+        members = np.unique(np.concatenate([groups.wins[first_win:win], groups.losses[first_loss:loss]]))
+        parts.append(pl.DataFrame({"row": members, "group": [groups.ids[number]] * len(members)}))
+    return pl.concat(parts)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rpo_data.page.cells import Curves
 from rpo_data.schemas.manifest import Distribution
 
 Spec = dict[str, Any]
@@ -102,21 +103,18 @@ def ranges(distributions: Mapping[str, Distribution], title: str, axis: str) -> 
     return _plot(title, rows, 36 * len(rows), layer=layers)
 
 
-def contrasts_curve(
-    temperatures: np.ndarray, contrasts: np.ndarray, used: Sequence[float], target: float | None, step: int
-) -> Spec:
+def contrasts_curve(curves: Curves, used: Sequence[float], target: float | None, step: int) -> Spec:
     """Effective contrasts against the temperature, and the place of the slider (signal `step`).
 
     Args:
-        temperatures: of the slider's steps.
-        contrasts: mean effective contrasts of a win at each.
+        curves: what each temperature makes of the weights.
         used: temperatures in use.
         target: effective contrasts of random groups at the paper's temperature.
         step: where the slider stands.
     """
     rows = [
         {"step": place, "temperature": _short(heat), "contrasts": _short(count)}
-        for place, (heat, count) in enumerate(zip(temperatures.tolist(), contrasts.tolist(), strict=True))
+        for place, (heat, count) in enumerate(zip(curves.temperatures, curves.contrasts, strict=True))
     ]
     x = _number(
         "temperature", title="temperature (log scale)", scale={"type": "log", "nice": False}, axis=_TEMPERATURE_AXIS
@@ -138,46 +136,23 @@ def contrasts_curve(
             _layer(dash, y=_number("y")) | {"data": data},
             _layer(text, y=_number("y"), x={"value": 0}, text={"field": "name"}) | {"data": data},
         ]
-    return _plot(
-        "Effective contrasts against temperature", rows, 240, layer=layers, params=[{"name": "step", "value": step}]
-    )
+    return _plot("Effective contrasts against temperature", rows, 240, layer=layers, params=[_slider(step)])
 
 
-def shares_plot(shares: np.ndarray, step: int) -> Spec:
-    """Where the weight of a win lies at the temperature of the slider (signal `step`).
-
-    Args:
-        shares: as `temperature_curves` has it.
-        step: where the slider stands.
-    """
-    names = share_names(shares.shape[1])
+def shares_plot(curves: Curves, step: int) -> Spec:
+    """Where the weight of a win lies at the temperature of the slider (signal `step`)."""
     rows = [
         {"step": place, "cell": name, "share": _short(share)}
-        for place, of_step in enumerate(shares.tolist())
-        for name, share in zip(names, of_step, strict=True)
+        for place, shares in enumerate(curves.shares)
+        for name, share in zip(curves.names, shares, strict=True)
     ]
-    x = _named("cell", title="loss that the win meets", sort=names, axis={"labelAngle": 0})
+    x = _named("cell", title="loss that the win meets", sort=curves.names, axis={"labelAngle": 0})
     y = _number("share", title="share of a win's weight", scale={"domain": [0, 1]}, axis=_SHARE_AXIS)
     bar = _layer({"type": "bar", "fill": "var(--mined)"}, x=x, y=y, tooltip=[x, _number("share", format=".1%")])
     text = _layer({"type": "text", "dy": -7}, x=x, y=y, text=_number("share", format=".0%"))
-    return _plot(
-        "Where a win's weight lies",
-        rows,
-        240,
-        layer=[bar, text],
-        transform=[{"filter": "datum.step == step"}],
-        params=[{"name": "step", "value": step}],
-    )
-
-
-def share_names(count: int) -> list[str]:
-    """Names of the columns of `temperature_curves`' shares.
-
-    >>> share_names(6)
-    ['own', 'nearest', '2nd', '3rd', '4th', 'further']
-    """
-    ordinals = ["nearest", "2nd", "3rd", *(f"{place}th" for place in range(4, count))]
-    return ["own", *ordinals[: count - 2], "further"]
+    here = [{"filter": "datum.step == step"}]
+    layers = [bar, text]
+    return _plot("Where a win's weight lies", rows, 240, layer=layers, transform=here, params=[_slider(step)])
 
 
 def prompt_map(points: pl.DataFrame, by: str) -> Spec:
@@ -241,6 +216,10 @@ def _color(names: Sequence[str], legend: bool) -> Spec:
     known = [f"var(--{_COLORS[name.split()[0]]})" for name in names]
     hidden: Spec = {} if legend else {"legend": None}
     return _named("of", title=None, scale={"domain": list(names), "range": known}, **hidden)
+
+
+def _slider(step: int) -> Spec:
+    return {"name": "step", "value": step}
 
 
 def _upright(lines: Mapping[str, float]) -> list[Spec]:

@@ -1,6 +1,6 @@
 """What the page says of the rows and of what was left out: lengths, counts, places in the logs, texts to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from rpo_data.dataset import ContrastDataset
 
+CONTRADICTIONS = ("conflict", "cycle", "near_conflict", "outvoted", "no_majority", "not_unanimous")
+"""Codes of rows that speak against others."""
 SHOWN = 12
-"""Most common values of a column that are shown; the others are counted together."""
+"""Values of a column, and contradictions, that are shown."""
 PLACES = 3
 """Places in the logs that are named for each reason."""
 
@@ -59,7 +61,7 @@ def value_counts(data: ContrastDataset, column: str) -> list[dict[str, Any]]:
 def flag_counts(data: ContrastDataset) -> dict[str, int]:
     """How many rows of all splits carry each flag."""
     flags = [pl.Series(data.rows[split].data.table["flags"]).explode().drop_nulls() for split in data.splits]
-    counted = pl.concat(flags).value_counts(name="rows").sort("flags" if flags[0].name else "")
+    counted = pl.concat(flags).alias("flag").value_counts(name="rows").sort("flag")
     return dict(counted.iter_rows())
 
 
@@ -68,7 +70,7 @@ def left_out_places(rejects: Path) -> dict[str, dict[str, Any]]:
     if not rejects.is_file():
         return {}
     told = pl.scan_parquet(rejects).select("code", "file", "line")
-    grouped = told.group_by("code").agg(
+    grouped = told.group_by("code", maintain_order=True).agg(
         files=pl.col("file").n_unique(),
         file=pl.col("file").head(PLACES),
         line=pl.col("line").head(PLACES),
@@ -82,7 +84,15 @@ def left_out_places(rejects: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def excerpt(messages: Sequence[dict[str, Any]] | None, limit: int) -> str:
+def contradictions(rejects: Path) -> list[str]:
+    """What the rejects say of the first rows that speak against others: where both stand, and what to do."""
+    if not rejects.is_file():
+        return []
+    told = pl.scan_parquet(rejects).filter(pl.col("code").is_in(CONTRADICTIONS)).select("message")
+    return told.head(SHOWN).collect()["message"].to_list()
+
+
+def excerpt(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
     """The last message's text, cut to so many characters.
 
     >>> excerpt([{"role": "user", "content": "one two three"}], 8)
@@ -90,3 +100,8 @@ def excerpt(messages: Sequence[dict[str, Any]] | None, limit: int) -> str:
     """
     text = (messages[-1]["content"] if messages else None) or "(tool call)"
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def one_line(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
+    """The same, with line breaks and runs of blanks as one blank."""
+    return excerpt([{"content": " ".join(excerpt(messages, 4 * limit).split())}], limit)
