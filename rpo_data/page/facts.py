@@ -1,7 +1,6 @@
 """Everything the page tells of a dataset, as plain rows and numbers, sampled or counted so that it stays small."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +46,7 @@ def collect_facts(data: ContrastDataset) -> Facts:
     curves, step = _curves(manifest, groups, used)
     mapped = map_points(data, groups, figures)
     lengths = _lengths(data, groups)
-    rejects = (data.path or Path()) / "rejects.parquet"
+    rejects = data.path / "rejects.parquet" if data.path is not None else None
     losses = _losses(manifest, left_out_places(rejects))
     told = {
         "manifest": manifest,

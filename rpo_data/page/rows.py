@@ -65,9 +65,9 @@ def flag_counts(data: ContrastDataset) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def left_out_places(rejects: Path) -> dict[str, dict[str, Any]]:
+def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
     """Where in the logs each code stands: `files`, how many, and the first `places` as file:line. Empty without the file."""
-    if not rejects.is_file():
+    if rejects is None or not rejects.is_file():
         return {}
     told = pl.scan_parquet(rejects).select("code", "file", "line")
     grouped = told.group_by("code", maintain_order=True).agg(
@@ -84,9 +84,9 @@ def left_out_places(rejects: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def contradictions(rejects: Path) -> list[str]:
+def contradictions(rejects: Path | None) -> list[str]:
     """What the rejects say of the first rows that speak against others: where both stand, and what to do."""
-    if not rejects.is_file():
+    if rejects is None or not rejects.is_file():
         return []
     told = pl.scan_parquet(rejects).filter(pl.col("code").is_in(CONTRADICTIONS)).select("message")
     return told.head(SHOWN).collect()["message"].to_list()
