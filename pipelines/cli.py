@@ -281,6 +281,28 @@ def write_page(
     _say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
 
 
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
+) -> None:
+    """Show what changed between two datasets: settings, counts, reasons, quality, and rows that moved.
+
+    Example: rpo-data diff dataset dataset-sinkhorn
+    """
+    _need_extra("build", "polars")
+    from rpo_data.dataset import load
+    from rpo_data.difference import compare_datasets
+    from rpo_data.pipelines.diff import print_difference
+
+    difference = compare_datasets(load(before), load(after))
+    if as_json:
+        sys.stdout.write(difference.model_dump_json(indent=2) + "\n")
+    else:
+        print_difference(out, difference)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def score(
     context: typer.Context,
