@@ -281,6 +281,28 @@ def write_page(
     _say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
 
 
+@app.command("explore")
+def explore_dataset(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5055,
+    browse: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Open an interactive map of the prompts: groups, neighbours, weights, search. Nothing leaves this machine.
+
+    Example: rpo-data explore dataset
+    """
+    _need_extra("explore", "polars", "embedding_atlas")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.explore import explore
+    from rpo_data.pipelines.store import cache_folder
+
+    try:
+        explore(load(dataset), cache_folder(cache_dir), port=port, browse=browse, say=_say)
+    except _Stopped:
+        _say("stopped")
+
+
 @app.command()
 def diff(
     before: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],

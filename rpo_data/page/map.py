@@ -1,5 +1,6 @@
 """A map of prompts: whole groups of an even sample, laid out by PCA of their embeddings, with topics named by their words."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from datasets import load_from_disk
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.page.cells import GroupCells
-from rpo_data.page.rows import one_line
+from rpo_data.page.rows import dialogue, one_line
 from rpo_data.row_table import take_rows
 
 POINTS = 2000
@@ -22,6 +23,8 @@ PAIRS = 20_000
 TOPICS = 8
 TEXT = 140
 """Characters of a prompt that are shown."""
+DIALOGUE = 4000
+"""Characters of a dialogue whose words are looked at."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ROUNDS = 30
@@ -81,19 +84,20 @@ def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame)
     frame = members.with_columns(
         prompt_id=pl.Series(rows["prompt_id"].to_pylist()),
         text=pl.Series([one_line(prompt, TEXT) for prompt in prompts]),
-        dialogue=pl.Series([" ".join(message["content"] or "" for message in prompt) for prompt in prompts]),
+        dialogue=pl.Series([dialogue(prompt, DIALOGUE) for prompt in prompts]),
     ).unique("prompt_id", keep="first", maintain_order=True)
     vectors = vectors_of(data, frame["prompt_id"].to_list())
     if vectors is None or len(frame) < 3:
         return None
     unit = vectors.astype(np.float64)
-    topics = cluster(unit, TOPICS)
+    topics = topics_of(unit, topic_centres(unit, TOPICS))
     places, shown = project(unit, topics)
+    names = name_topics(frame["dialogue"].to_list(), topics)
     frame = frame.join(figures.select("group", cosine=pl.col("similarity").round(3)), on="group", maintain_order="left")
     points = frame.select(
         x=pl.Series(places[:, 0].round(3)),
         y=pl.Series(places[:, 1].round(3)),
-        topic=pl.Series(name_topics(frame["dialogue"].to_list(), topics)),
+        topic=pl.Series([names[topic] for topic in topics.tolist()]),
         group="group",
         cosine="cosine",
         text="text",
@@ -117,45 +121,57 @@ def project(vectors: np.ndarray, topics: np.ndarray) -> tuple[np.ndarray, float]
     return places, float((places**2).sum() / max(float((centred**2).sum()), 1e-300))
 
 
-def cluster(vectors: np.ndarray, count: int) -> np.ndarray:
-    """Spherical k-means, each new centre far from those before; number of each row's cluster, the largest first."""
-    centres = [vectors[int((vectors @ vectors.mean(axis=0)).argmax())]]
-    while len(centres) < min(count, len(vectors)):
-        centres.append(vectors[int((vectors @ np.array(centres).T).max(axis=1).argmin())])
-    middle = np.array(centres)
+def topic_centres(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Centres of topics by spherical k-means, each first one far from those before; the largest topic first.
+
+    Args:
+        vectors: unit vectors, shape (rows, dimension), float64.
+        count: topics, at most.
+
+    Returns:
+        Unit vectors, shape (topics, dimension); a row's topic is the centre with the highest dot product.
+    """
+    first = [vectors[int((vectors @ vectors.mean(axis=0)).argmax())]]
+    while len(first) < min(count, len(vectors)):
+        first.append(vectors[int((vectors @ np.array(first).T).max(axis=1).argmin())])
+    centres = np.array(first)
     for _ in range(_ROUNDS):
-        nearest = (vectors @ middle.T).argmax(axis=1)
-        sums = np.zeros_like(middle)
-        np.add.at(sums, nearest, vectors)
+        topics = topics_of(vectors, centres)
+        sums = np.zeros_like(centres)
+        np.add.at(sums, topics, vectors)
         length = np.linalg.norm(sums, axis=1, keepdims=True)
-        moved = np.where(length > 0, sums / np.where(length > 0, length, 1.0), middle)
-        if np.array_equal(moved, middle):
+        moved = np.where(length > 0, sums / np.where(length > 0, length, 1.0), centres)
+        if np.array_equal(moved, centres):
             break
-        middle = moved
-    sizes = np.bincount(nearest, minlength=len(middle))
-    place = np.empty(len(middle), dtype=np.int64)
-    place[np.argsort(-sizes, kind="stable")] = np.arange(len(middle))
-    return place[nearest]
+        centres = moved
+    sizes = np.bincount(topics_of(vectors, centres), minlength=len(centres))
+    return centres[np.argsort(-sizes, kind="stable")]
 
 
-def name_topics(texts: Sequence[str], topics: np.ndarray) -> list[str]:
-    """A name for each text's topic: its number from 1 and the three words that tell it best from the others."""
+def topics_of(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Number of the topic of each row, shape (rows,)."""
+    return (vectors @ centres.T).argmax(axis=1)
+
+
+def name_topics(texts: Sequence[str], topics: np.ndarray) -> dict[int, str]:
+    """A name for each topic: its number from 1 and the three words that tell it best from the others.
+
+    A word counts by its share of the relative entropy between the topic's texts and all texts; see `_TELLING`, `_COMMON`.
+    """
     words = [set(_WORD.findall(text.lower())) for text in texts]
     everywhere = Counter(word for text in words for word in text)
     names = {}
     for topic in np.unique(topics).tolist():
         inside = [words[place] for place in np.flatnonzero(topics == topic)]
         here = Counter(word for text in inside for word in text)
-        # how much more of the topic's texts hold the word than of all texts, weighed by how many do (relative entropy)
-        told = {
-            word: count / len(inside) * np.log(count * len(texts) / (len(inside) * everywhere[word]))
-            for word, count in here.items()
-            if count * len(texts) >= _TELLING * len(inside) * everywhere[word]
-            and everywhere[word] <= max(_COMMON * len(texts), 1)
-        }
+        told = {}
+        for word, count in here.items():
+            telling = count * len(texts) / (len(inside) * everywhere[word])
+            if telling >= _TELLING and everywhere[word] <= max(_COMMON * len(texts), 1):
+                told[word] = count * math.log(telling)
         best = sorted(told, key=lambda word: (-told[word], word))[:3]
         names[topic] = f"{topic + 1}: {', '.join(best)}" if best else f"{topic + 1}"
-    return [names[topic] for topic in topics.tolist()]
+    return names
 
 
 def topic_rows(points: pl.DataFrame) -> list[dict[str, Any]]:

@@ -105,3 +105,13 @@ def excerpt(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
 def one_line(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
     """The same, with line breaks and runs of blanks as one blank."""
     return excerpt([{"content": " ".join(excerpt(messages, 4 * limit).split())}], limit)
+
+
+def dialogue(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
+    r"""All messages, each with its role, cut at the front to so many characters.
+
+    >>> dialogue([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}], 100)
+    'user: Hi\n\nassistant: (tool call)'
+    """
+    text = "\n\n".join(f"{message['role']}: {message['content'] or '(tool call)'}" for message in messages)
+    return text if len(text) <= limit else "…" + text[1 - limit :].lstrip()
