@@ -68,10 +68,15 @@ def explore(
         say(f"the map is at {address}; Ctrl-C stops it")
         if browse:
             webbrowser.open(address)
-        server.wait()
+        while server.poll() is None:  # waiting without an end would not be broken by Ctrl-C: polars has its own handler
+            time.sleep(0.2)
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(timeout=3)
+        except subprocess.TimeoutExpired:  # it waits for the browser to hang up
+            server.kill()
+            server.wait()
 
 
 def _wait(server: subprocess.Popen[str], port: int) -> None:
