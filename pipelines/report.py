@@ -38,7 +38,7 @@ def plot_script(cache: Path) -> str:
     def make(folder: Path) -> None:
         from vl_convert import javascript_bundle
 
-        (folder / "plots.js").write_text(javascript_bundle(), encoding="utf-8")
+        (folder / "plots.js").write_text(javascript_bundle("window.vegaEmbed = vegaEmbed;"), encoding="utf-8")
 
     stage = stored_stage(cache, "plots", {"bundler": made_by}, make)
     return (stage / "plots.js").read_text(encoding="utf-8")

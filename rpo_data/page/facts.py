@@ -48,7 +48,7 @@ def collect_facts(data: ContrastDataset) -> Facts:
     lengths = _lengths(data, groups)
     rejects = data.path / "rejects.parquet" if data.path is not None else None
     losses = _losses(manifest, left_out_places(rejects))
-    told = {
+    told: dict[str, Any] = {
         "manifest": manifest,
         "rows": "pairs" if data.paired else "responses",
         "steps": _funnel(manifest),
