@@ -164,7 +164,7 @@ def prompt_map(points: pl.DataFrame, by: str) -> Spec:
     """
     topics = points["topic"].unique().sort().to_list()
     colors = [f"var(--topic{place})" for place in range(1, len(topics) + 1)]
-    legend = {"title": None, "columns": 2, "symbolOpacity": 1}
+    legend = {"title": None, "columns": 2, "symbolOpacity": 1, "labelLimit": 150}
     coloured = {
         "topic": _named("topic", scale={"domain": topics, "range": colors}, legend=legend),
         "cosine": _number("cosine", title="mean cosine of the prompt's group", scale={"scheme": "viridis"}),
