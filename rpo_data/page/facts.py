@@ -116,7 +116,7 @@ def _funnel(manifest: Manifest) -> list[dict[str, Any]]:
 
 def _losses(manifest: Manifest, places: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every reason for which something was left out or merged, the most common first, and where in the logs it stands."""
-    nowhere = {"files": 0, "places": []}
+    nowhere = {"files": 0, "places": [], "first": ""}
     return [
         {"code": code, "number": number, "rule": RULES[code], "merged": code in MERGED, **places.get(code, nowhere)}
         for code, number in sorted(manifest.left_out.items(), key=lambda item: (-item[1], item[0]))

@@ -29,7 +29,9 @@ DIALOGUE = 4000
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ROUNDS = 30
 _TELLING = 2  # a word that names a topic is at least so many times as frequent there as everywhere,
-_COMMON = 0.12  # and stands in at most this share of all texts: the rest are the language's small words
+_ELSEWHERE = (
+    0.05  # and stands in at most this share of the other topics' texts: a language's small words are everywhere
+)
 
 
 def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray | None:
@@ -156,7 +158,7 @@ def topics_of(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def name_topics(texts: Sequence[str], topics: np.ndarray) -> dict[int, str]:
     """A name for each topic: its number from 1 and the three words that tell it best from the others.
 
-    A word counts by its share of the relative entropy between the topic's texts and all texts; see `_TELLING`, `_COMMON`.
+    A word counts by its share of the relative entropy between the topic's texts and all texts; see `_TELLING`, `_ELSEWHERE`.
     """
     words = [set(_WORD.findall(text.lower())) for text in texts]
     everywhere = Counter(word for text in words for word in text)
@@ -167,7 +169,7 @@ def name_topics(texts: Sequence[str], topics: np.ndarray) -> dict[int, str]:
         told = {}
         for word, count in here.items():
             telling = count * len(texts) / (len(inside) * everywhere[word])
-            if telling >= _TELLING and everywhere[word] <= max(_COMMON * len(texts), 1):
+            if telling >= _TELLING and everywhere[word] - count <= _ELSEWHERE * (len(texts) - len(inside)):
                 told[word] = count * math.log(telling)
         best = sorted(told, key=lambda word: (-told[word], word))[:3]
         names[topic] = f"{topic + 1}: {', '.join(best)}" if best else f"{topic + 1}"

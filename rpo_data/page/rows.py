@@ -66,18 +66,23 @@ def flag_counts(data: ContrastDataset) -> dict[str, int]:
 
 
 def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
-    """Where in the logs each code stands: `files`, how many, and the first `places` as file:line. Empty without the file."""
+    """Where in the logs each code stands: `files`, how many, the first `places` as file:line, and what is said of the `first`.
+
+    Empty without the file.
+    """
     if rejects is None or not rejects.is_file():
         return {}
-    told = pl.scan_parquet(rejects).select("code", "file", "line")
+    told = pl.scan_parquet(rejects).select("code", "file", "line", "message")
     grouped = told.group_by("code", maintain_order=True).agg(
         files=pl.col("file").n_unique(),
         file=pl.col("file").head(PLACES),
         line=pl.col("line").head(PLACES),
+        first=pl.col("message").first(),
     )
     return {
         row["code"]: {
             "files": row["files"],
+            "first": row["first"],
             "places": [f"{file}:{line}" if line else file for file, line in zip(row["file"], row["line"], strict=True)],
         }
         for row in grouped.collect().iter_rows(named=True)
