@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 def collect_facts(data: ContrastDataset) -> Facts:
     """Everything the page tells; equal datasets give equal facts."""
     manifest, groups = data.manifest, read_groups(data)
-    figures = group_figures(groups, data.paired)
+    figures = group_figures(groups)
     used = view_temperatures(manifest.temperature, manifest.recipe.views)
     curves, step = _curves(manifest, groups, used)
     mapped = map_points(data, groups, figures)
@@ -60,7 +60,9 @@ def collect_facts(data: ContrastDataset) -> Facts:
         "curves": curves,
         "step": step,
         "weak": _weak(manifest, figures),
-        "lowest": _with_texts(data, groups, figures.sort("similarity", "group").head(_LISTED), None),
+        "lowest": _with_texts(
+            data, groups, figures.drop_nulls("similarity").sort("similarity", "group").head(_LISTED), None
+        ),
         "hubs": _with_texts(data, groups, _heaviest(figures), "hub"),
         "lengths": {name: distribution([found]) for name, found in lengths.items()},
         "longer": float((lengths["chosen"] > lengths["rejected"]).mean()) if data.paired else None,
@@ -140,7 +142,7 @@ def _weak(manifest: Manifest, figures: pl.DataFrame) -> dict[str, Any] | None:
     if random is None or mined is None:
         return None
     limit = (random + mined) / 2
-    mean = figures["similarity"]
+    mean = figures["similarity"].drop_nulls()
     return {
         "limit": limit,
         "number": int((mean < limit).sum()),
@@ -168,7 +170,8 @@ def _with_texts(
 
 def _examples(data: ContrastDataset, figures: pl.DataFrame) -> list[dict[str, Any]]:
     """The best, the middle and the worst group of the train split by mean cosine, with texts."""
-    ranked = figures.sort("similarity", descending=True, maintain_order=True)
+    ranked = figures.sort("similarity", descending=True, nulls_last=True, maintain_order=True)
+    ranked = ranked.head(max(1, ranked["similarity"].count()))  # a group of one prompt has no mean
     places = {"Best": 0, "Median": len(ranked) // 2, "Worst": len(ranked) - 1}
     shown: dict[int, dict[str, Any]] = {}
     for title, place in places.items():
@@ -198,7 +201,10 @@ def _plots_of_groups(data: ContrastDataset, groups: GroupCells, figures: pl.Data
     cosines = {} if random is None else {"random pairs": random}
     cosines["mined cells"] = groups.cells.similarity[~groups.cells.own & (groups.cells.reason == 0)]
     marks = {"random": quality.random_similarity, "mean": quality.mean_similarity, "bound": quality.nearest_similarity}
-    means, sums = {"mined groups": figures["similarity"].to_numpy()}, {"mined losses": sums_of_columns(groups)}
+    means, sums = (
+        {"mined groups": figures["similarity"].drop_nulls().to_numpy()},
+        {"mined losses": sums_of_columns(groups)},
+    )
     return {
         "cosines": plots.histogram(cosines, _COSINES, "cosine of the two prompts", "cells"),
         "groups": plots.histogram(means, _COSINES, "mean cosine of the group", "groups", marks),

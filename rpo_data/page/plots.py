@@ -66,16 +66,16 @@ def histogram(
         log: whether the x axis is logarithmic.
     """
     rows: list[dict[str, Any]] = []
+    values = {name: found for name, found in values.items() if len(found)}
     for name, found in values.items():
-        counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / max(len(found), 1)
-        if counts.any():
-            low, high = np.flatnonzero(counts)[[0, -1]] + [0, 1]
-            outline = zip(edges[[low, *range(low, high + 1)]], [0.0, *counts[low:high], 0.0], strict=True)
-            rows += [{"x": _short(x), "share": _short(y), "of": name} for x, y in outline]
+        counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(found)
+        low, high = np.flatnonzero(counts)[[0, -1]] + [0, 1]
+        outline = zip(edges[[low, *range(low, high + 1)]], [0.0, *counts[low:high], 0.0], strict=True)
+        rows += [{"x": _short(x), "share": _short(y), "of": name} for x, y in outline]
     x = (
         _number("x", title=axis, scale={"type": "log"}, axis=_LENGTH_AXIS)
         if log
-        else _number("x", title=axis, scale={"zero": False, "nice": False})
+        else _number("x", title=axis, scale={"zero": False, "nice": False, "padding": 8})
     )
     y = _number("share", title=f"share of {what}", stack=None, axis=_SHARE_AXIS)
     area = {"type": "area", "interpolate": "step-after", "fillOpacity": 0.25, "line": {"strokeWidth": 2}}

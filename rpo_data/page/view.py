@@ -89,7 +89,7 @@ def _groups(data: ContrastDataset, split: str) -> pl.DataFrame:
     """For each row its `group` of view 0, the group's mean cosine, and the share of its weight in own cells as a win."""
     groups = read_groups(data, split)
     count = len(groups.ids) // data.views
-    means = group_figures(groups, data.paired).head(count).select("group", group_cosine=pl.col("similarity").round(4))
+    means = group_figures(groups).head(count).select("group", group_cosine=pl.col("similarity").round(4))
     shares = np.zeros(int(groups.cells.shapes[:count, 0].sum()))
     ends = np.cumsum(groups.cells.shapes[:, 0])
     chosen = np.arange(len(groups.ids)) < count

@@ -36,19 +36,19 @@ def built(tmp_path_factory, cache_dir):
 
 def test_figures_by_hand():
     groups = one_group([[1.0, 0.2], [0.4, 1.0]], [[0.5, 0.5], [1.0, 0.0]])
-    told = group_figures(groups, paired=True).row(0, named=True)
+    told = group_figures(groups).row(0, named=True)
     assert told["similarity"] == pytest.approx(0.3)
     assert told["contrasts"] == pytest.approx(1.5)  # 2 losses alike, and 1 alone
     assert (told["heaviest"], told["hub"]) == (pytest.approx(1.5), 0)  # sums 1.5 and 0.5, mean 1
     assert (told["wins"], told["losses"], told["masked"]) == (2, 2, 1)
     assert sums_of_columns(groups).tolist() == [1.5, 0.5]
-    assert group_figures(groups, paired=False)["similarity"][0] == pytest.approx(0.65)  # all four cells
+    assert group_figures(one_group([[1.0]]))["similarity"].to_list() == [None]  # nothing but its own cell
 
 
 def test_figures_are_those_of_the_loader_and_the_manifest(built):
     groups = read_groups(built)
     assert len(groups.ids) == len(built.groups["train"]) == 2 * built.manifest.splits["train"].groups
-    figures = group_figures(groups, built.paired)
+    figures = group_figures(groups)
     for by, column in {"similarity": "similarity", "hubs": "heaviest", "masked": "masked"}.items():
         found = dict(zip(figures["group"], figures[column], strict=True))
         for name, figure in built.ranked_groups(by=by):

@@ -56,7 +56,7 @@ def test_names_are_the_words_that_tell():
 def test_the_map_holds_whole_groups_of_view_0(sampled, monkeypatch):
     monkeypatch.setattr(prompt_map, "POINTS", 200)
     groups = read_groups(sampled)
-    figures = group_figures(groups, True)
+    figures = group_figures(groups)
     points, shown = map_points(sampled, groups, figures)
     assert 190 <= len(points) <= 208
     assert 0 < shown < 1
