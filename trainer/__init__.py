@@ -1,8 +1,8 @@
 """Train from precomputed contrast groups: Relative Preference Optimization (arXiv 2402.10958).
 
 loss.py       the loss, pure: cells in, scalar out
-packing.py    sequences as trees: each prompt once for all its completions
-sharing.py    whether a model can read such trees
+packing.py    sequences in rows: as trees (each prompt once for all its completions), packed or padded
+layouts.py    which of the three a model can read
 logprobs.py   log-probability of each completion
 tokenize.py   chat rows to token ids, once, with every cut counted
 collator.py   contrast groups to one batch of tensors
@@ -13,7 +13,6 @@ metrics.py    sums that become exact means
 models.py     load, fingerprint and still a model
 config.py     RPOConfig: TrainingArguments plus what this loss needs
 trainer.py    RPOTrainer: overrides of transformers.Trainer, nothing else
-card.py       the page of a trained model
 trl.py        the same tokens and reference log-probs for TRL's DPOTrainer
 
 Needs none of the packages that build a dataset (faiss, polars, pandera, sentence-transformers).
@@ -31,12 +30,7 @@ if TYPE_CHECKING:
     from rpo_data.trainer.trainer import RPOTrainer
     from rpo_data.trainer.trl import to_trl
 
-_HOMES = {
-    "RPOConfig": "rpo_data.trainer.config",
-    "RPOTrainer": "rpo_data.trainer.trainer",
-    "rpo_loss": "rpo_data.trainer.loss",
-    "to_trl": "rpo_data.trainer.trl",
-}
+_HOMES = {"RPOConfig": "config", "RPOTrainer": "trainer", "rpo_loss": "loss", "to_trl": "trl"}
 
 __all__ = ["RPOConfig", "RPOTrainer", "rpo_loss", "to_trl"]
 
@@ -47,7 +41,7 @@ def __getattr__(name: str) -> Any:
     missing = [package for package in ("accelerate", "torch", "transformers") if find_spec(package) is None]
     if missing:
         raise MissingExtra(f"training needs {', '.join(missing)}: pip install 'rpo-data[train]'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"rpo_data.trainer.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Contrast groups to one batch: distinct sequences, as forward passes read them, and the cells that count, flat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpo_data.trainer.packing import pack_sequences
+from rpo_data.trainer.packing import Layout, cut_pieces
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ class GroupCollator:
     """Collate groups into one batch.
 
     pad_token_id      what fills rows up; it is masked everywhere
-    share_prompts     whether the pieces hold trees (see packing.py) or padded sequences
+    layout            how sequences stand in rows, see packing.py
+    one_row           whether they all stand in one row
     micro_batch_size  sequences a piece; None: one piece
     count_prompts     whether prompt tokens count in the log-probs of the pieces, too
 
-    Returns by name, for S distinct sequences of at most L tokens, C cells and G groups: `pieces`, what forward passes
-    read (see `cut_pieces`), and tensors:
-        input_ids (S, L) int64, attention_mask (S, L) int64, completion_mask (S, L) bool, ref_logps (S,) float32,
-        response_tokens (S,) int64,
-        cell_win, cell_loss (C,) int64: row numbers of input_ids; cell_own, cell_cross (C,) bool,
+    Returns by name, for S distinct sequences, C cells and G groups: `pieces`, what forward passes read (see `cut_pieces`),
+    and tensors:
+        ref_logps (S,) float32, response_tokens (S,) int64,
+        cell_win, cell_loss (C,) int64: numbers of the sequences; cell_own, cell_cross (C,) bool,
         cell_weight, cell_importance (C,) float32; cell_labels (C, 2) float32, (0, 2) where the groups have none,
         group_cells (G,) int64: how many cells each group has (0: all masked); cells stand group by group,
         group_contrasts (G, 2) float32: summed effective contrasts of its wins, and their number.
 
-    The log-prob of a sequence is that of its completion, which `completion_mask` marks; with `count_prompts` that of all of it.
+    The log-prob of a sequence is that of its completion; with `count_prompts` that of all of it.
 
     >>> first = Group(
     ...     {7: Completion([1, 2, 3], 2, -1.5), 8: Completion([1, 2, 4, 5], 2, -2.5)},
@@ -75,13 +75,17 @@ class GroupCollator:
     ...     importance=[2.0, 0.5], contrasts=[1.0, 1.5],
     ... )
     >>> batch = GroupCollator(pad_token_id=0)([first, second])
-    >>> [sorted(piece) for piece in batch.pop("pieces")]
-    [['attention_mask', 'completion_mask', 'input_ids', 'rows']]
+    >>> for name, tensor in batch.pop("pieces")[0].items():
+    ...     print(name, tensor.tolist())
+    input_ids [[6, 3, 0, 0], [1, 2, 3, 0], [6, 5, 5, 0], [1, 2, 4, 5]]
+    attention_mask [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    source [0, 5, 8, 9, 13, 14]
+    target [3, 3, 5, 5, 4, 5]
+    segment [0, 1, 2, 2, 3, 3]
+    prompt_segment [4, 5, 6, 7]
+    rows [2, 0, 3, 1]
     >>> for name, tensor in batch.items():
-    ...     print(name, tensor.int().tolist() if name == "completion_mask" else tensor.tolist())
-    input_ids [[1, 2, 3, 0], [1, 2, 4, 5], [6, 3, 0, 0], [6, 5, 5, 0]]
-    attention_mask [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
-    completion_mask [[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]
+    ...     print(name, tensor.tolist())
     ref_logps [-1.5, -2.5, -0.5, -3.0]
     response_tokens [1, 2, 1, 2]
     cell_win [0, 2, 0]
@@ -96,7 +100,8 @@ class GroupCollator:
     """
 
     pad_token_id: int
-    share_prompts: bool = False
+    layout: Layout = "padded"
+    one_row: bool = False
     micro_batch_size: int | None = None
     count_prompts: bool = False
 
@@ -105,74 +110,26 @@ class GroupCollator:
         completions = {number: item for group in groups for number, item in group.completions.items()}
         place = {number: row for row, number in enumerate(completions)}
         items = list(completions.values())
-        tokens, prompt_lengths = [item.tokens for item in items], [item.prompt_length for item in items]
-        borders = [0] * len(items) if self.count_prompts else prompt_lengths
-        return pad_sequences(tokens, borders, self.pad_token_id) | {
-            "pieces": cut_pieces(
-                tokens,
-                prompt_lengths,
-                self.pad_token_id,
-                share_prompts=self.share_prompts,
-                micro_batch_size=self.micro_batch_size,
-                count_prompts=self.count_prompts,
-            ),
-            "ref_logps": torch.tensor([item.ref_logp for item in items], dtype=torch.float32),
-            "response_tokens": torch.tensor([len(item.tokens) - item.prompt_length for item in items]),
-            "cell_win": torch.tensor([place[n] for group in groups for n in group.wins], dtype=torch.int64),
-            "cell_loss": torch.tensor([place[n] for group in groups for n in group.losses], dtype=torch.int64),
-            "cell_weight": torch.tensor([w for group in groups for w in group.weights], dtype=torch.float32),
-            "cell_own": torch.tensor([own for group in groups for own in group.own], dtype=torch.bool),
-            "cell_cross": torch.tensor([cross for group in groups for cross in group.cross], dtype=torch.bool),
-            "cell_importance": torch.tensor([i for group in groups for i in group.importance], dtype=torch.float32),
-            "cell_labels": torch.tensor([two for group in groups for two in group.labels], dtype=torch.float32).reshape(
-                -1, 2
-            ),
-            "group_cells": torch.tensor([len(group.wins) for group in groups], dtype=torch.int64),
-            "group_contrasts": torch.tensor(
-                [[sum(group.contrasts), len(group.contrasts)] for group in groups], dtype=torch.float32
-            ),
+
+        def flat(values: Iterable[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(list(values), dtype=dtype)
+
+        return {
+            "pieces": self.cut([item.tokens for item in items], [item.prompt_length for item in items]),
+            "ref_logps": flat(item.ref_logp for item in items),
+            "response_tokens": flat((len(item.tokens) - item.prompt_length for item in items), torch.int64),
+            "cell_win": flat((place[n] for group in groups for n in group.wins), torch.int64),
+            "cell_loss": flat((place[n] for group in groups for n in group.losses), torch.int64),
+            "cell_weight": flat(w for group in groups for w in group.weights),
+            "cell_own": flat((own for group in groups for own in group.own), torch.bool),
+            "cell_cross": flat((cross for group in groups for cross in group.cross), torch.bool),
+            "cell_importance": flat(i for group in groups for i in group.importance),
+            "cell_labels": flat(two for group in groups for two in group.labels).reshape(-1, 2),
+            "group_cells": flat((len(group.wins) for group in groups), torch.int64),
+            "group_contrasts": flat([sum(group.contrasts), len(group.contrasts)] for group in groups),
         }
 
-
-def pad_sequences(
-    sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int], pad_token_id: int
-) -> dict[str, Tensor]:
-    """input_ids, attention_mask and completion_mask, each (S, L), of S sequences padded on the right."""
-    lengths = torch.tensor([len(tokens) for tokens in sequences])
-    input_ids = torch.full((len(sequences), int(lengths.max())), pad_token_id, dtype=torch.int64)
-    for row, tokens in enumerate(sequences):
-        input_ids[row, : len(tokens)] = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
-    position = torch.arange(input_ids.shape[1])
-    real = position < lengths[:, None]
-    completion = real & (position >= torch.as_tensor(prompt_lengths)[:, None])
-    return {"input_ids": input_ids, "attention_mask": real.long(), "completion_mask": completion}
-
-
-def cut_pieces(
-    sequences: Sequence[np.ndarray],
-    prompt_lengths: Sequence[int],
-    pad_token_id: int,
-    *,
-    share_prompts: bool,
-    micro_batch_size: int | None,
-    count_prompts: bool,
-) -> list[dict[str, Tensor]]:
-    """A batch of S sequences as pieces of at most `micro_batch_size` of them (None: all), each one forward pass.
-
-    Returns:
-        for each piece `rows`, the numbers of its sequences, and what `pack_sequences` or `pad_sequences` give for them.
-        Pieces hold equal prompts or, padded, sequences of similar length.
-    """
-    borders = [0] * len(sequences) if not share_prompts else prompt_lengths
-    prompts = [np.asarray(tokens[:end]).tobytes() for tokens, end in zip(sequences, borders, strict=True)]
-    order = sorted(range(len(sequences)), key=lambda n: (len(prompts[n]), prompts[n], len(sequences[n])))
-    step, pieces = micro_batch_size or len(order), []
-    for start in range(0, len(order), step):
-        rows = order[start : start + step] if micro_batch_size else list(range(len(order)))
-        tokens, ends = [sequences[n] for n in rows], [prompt_lengths[n] for n in rows]
-        if share_prompts:
-            piece = pack_sequences(tokens, ends, pad_token_id, count_prompts=count_prompts)
-        else:
-            piece = pad_sequences(tokens, [0] * len(rows) if count_prompts else ends, pad_token_id)
-        pieces.append(piece | {"rows": torch.tensor(rows)})
-    return pieces
+    def cut(self, sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Sequences as `cut_pieces` cuts them with these settings."""
+        how = {name: value for name, value in vars(self).items() if name != "pad_token_id"}
+        return cut_pieces(sequences, prompt_lengths, self.pad_token_id, **how)

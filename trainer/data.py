@@ -4,14 +4,16 @@ from importlib.util import find_spec
 from typing import cast
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
-from datasets import Dataset, concatenate_datasets
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import MissingExtra, TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer.collator import Completion, Group
+from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.loss import OF_PAIRS
-from rpo_data.trainer.tokenize import TokenizedPairs, joint_sequences
+from rpo_data.trainer.tokenize import TokenizedPairs
 from rpo_data.weights import Normalize, contrast_weights, effective_contrasts, view_temperatures
 
 
@@ -25,53 +27,35 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         data: the dataset.
         split: train or test.
         pairs: its rows in tokens.
-        loss_type: under `joint` the log-probs are of prompt and response (`scored`), under `lipo` cells have labels.
-        temperature: of weights computed anew from the stored similarities; as stored where None.
-        normalize: row, sinkhorn or none, likewise. With one of the two the other is as in the build, and so is the scale.
+        args: under `loss_type` lipo cells have labels. With `temperature` or `normalize` weights are computed anew from the
+            stored similarities; the other of the two is then as in the build, and so is the scale.
 
     Attributes:
-        scored: the sequences whose log-probs are wanted: those of `pairs`, under `joint` without their borders.
-        ref_logps: reference log-probs of them, float32 (S,).
+        ref_logps: reference log-probs of the sequences, float32 (S,).
+        usable: whether a response has a token, bool (S,).
 
     Raises:
         TrainingError: the tables do not fit each other or the loss.
         MissingExtra: sinkhorn without numba.
     """
 
-    def __init__(
-        self,
-        data: ContrastDataset,
-        split: str,
-        pairs: TokenizedPairs,
-        *,
-        loss_type: str = "rpo",
-        temperature: float | None = None,
-        normalize: str | None = None,
-    ) -> None:
-        if len(data.rows[split]) != len(pairs.chosen):
-            raise TrainingError(
-                f"split '{split}' has {len(data.rows[split])} rows, but {len(pairs.chosen)} were tokenised"
-            )
-        self.pairs = pairs
-        self.scored = joint_sequences(pairs.sequences) if loss_type == "joint" else pairs.sequences
-        self.views = data.views
-        self.group_size = data.manifest.recipe.group_size
+    def __init__(self, data: ContrastDataset, split: str, pairs: TokenizedPairs, args: RPOConfig) -> None:
+        rows, recipe = data.rows[split], data.manifest.recipe
+        self.split, self.pairs, self.views, self.group_size = split, pairs, data.views, recipe.group_size
         self.ref_logps = np.full(len(pairs.sequences), np.nan, dtype=np.float32)
-        self.split = split
         self._data = data
-        self._prompts = np.unique(data.rows[split]["prompt_id"][:], return_inverse=True)[1]
-        self._own = np.arange(len(pairs.chosen)) if data.paired else self._prompts  # equal in an own cell
-        self._row_weights = np.asarray(data.rows[split]["weight"][:], dtype=np.float32)
+        self.usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
+        self._prompts = np.unique(rows["prompt_id"][:], return_inverse=True)[1]
+        self._own = np.arange(len(rows)) if data.paired else self._prompts  # equal in an own cell
+        self._row_weights = np.asarray(rows["weight"][:], dtype=np.float32)
         if not (self._row_weights > 0).all():
             raise TrainingError(f"split '{split}' has a row whose weight is not above 0: build the dataset again")
-        self._labels = response_labels(data, split) if loss_type == "lipo" else None
-        self._anew = temperature is not None or normalize is not None
-        recipe = data.manifest.recipe
-        self._modes = (cast(Normalize, normalize or recipe.normalize), recipe.scale)
-        self._temperatures = view_temperatures(temperature or data.manifest.temperature, data.views)
+        self._labels = response_labels(data, split) if args.loss_type == "lipo" else None
+        self._anew = args.temperature is not None or args.normalize is not None
+        self._modes = (cast(Normalize, args.normalize or recipe.normalize), recipe.scale)
+        self._temperatures = view_temperatures(args.temperature or data.manifest.temperature, data.views)
         if self._anew and self._modes[0] == "sinkhorn" and find_spec("numba") is None:
             raise MissingExtra("normalize 'sinkhorn' needs numba: pip install 'rpo-data[build]'")
-        self._usable = pairs.sequences.lengths > pairs.sequences.prompt_lengths
         self.set_view(0)
 
     def set_view(self, view: int) -> None:
@@ -91,12 +75,15 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
         win_rows, loss_rows = np.asarray(group["win_rows"]), np.asarray(group["loss_rows"])
         weights = self._weights(group)
         wins, losses = self.pairs.chosen[win_rows], self.pairs.rejected[loss_rows]
-        counted = (weights != 0) & (wins[:, None] != losses) & self._usable[wins][:, None] & self._usable[losses]
+        counted = (weights != 0) & (wins[:, None] != losses) & self.usable[wins][:, None] & self.usable[losses]
         win, loss = np.nonzero(counted)
         win_row, loss_row = win_rows[win], loss_rows[loss]
-        numbers = dict.fromkeys(np.concatenate([wins, losses]).tolist())
+        sequences, ends = self.pairs.sequences, self.pairs.sequences.prompt_lengths
         return Group(
-            completions={number: self._completion(number) for number in numbers},
+            completions={
+                number: Completion(sequences[number], int(ends[number]), float(self.ref_logps[number]))
+                for number in dict.fromkeys(np.concatenate([wins, losses]).tolist())
+            },
             wins=wins[win].tolist(),
             losses=losses[loss].tolist(),
             weights=weights[win, loss].tolist(),
@@ -107,6 +94,16 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             labels=() if self._labels is None else self._labels[[0, 1], np.stack([win_row, loss_row], axis=1)].tolist(),
         )
 
+    def largest(self, count: int) -> list[int]:
+        """Rows of the groups with the most tokens, of the view in use."""
+        table = self._groups.with_format("arrow")[:]
+        lengths, tokens = self.pairs.sequences.lengths, np.zeros(len(self))
+        for name, numbers in (("win_rows", self.pairs.chosen), ("loss_rows", self.pairs.rejected)):
+            rows = table[name].combine_chunks()
+            starts = np.cumsum([0, *pc.list_value_length(rows).to_numpy()[:-1]])
+            tokens += np.add.reduceat(lengths[numbers[rows.flatten().to_numpy()]], starts)
+        return np.argsort(-tokens, kind="stable")[:count].tolist()
+
     def _weights(self, group: dict[str, list]) -> np.ndarray:
         """Weights of a group's cells, float32 (wins, losses): as stored, or anew, with the same cells masked."""
         shape = len(group["win_rows"]), len(group["loss_rows"])
@@ -115,10 +112,6 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             return stored
         similarity = np.asarray(group["similarity"], dtype=np.float32).reshape(shape)
         return contrast_weights(similarity, stored == 0, self._temperatures[self.view], *self._modes)
-
-    def _completion(self, number: int) -> Completion:
-        sequences = self.pairs.sequences
-        return Completion(sequences[number], int(sequences.prompt_lengths[number]), float(self.ref_logps[number]))
 
 
 def check_loss(data: ContrastDataset, loss_type: str) -> None:
@@ -134,50 +127,3 @@ def check_loss(data: ContrastDataset, loss_type: str) -> None:
         )
     if loss_type == "lipo":
         response_labels(data, data.splits[0])
-
-
-def response_labels(data: ContrastDataset, split: str) -> np.ndarray:
-    """How good each response is, in [0, 1]: what `lipo` takes gains from.
-
-    A liked response has 1 and a disliked one 0. A score is put between the lowest (0) and the highest (1) of its source,
-    over all splits, and so is a rank where there is no score.
-
-    Returns:
-        float64, shape (2, rows): of each row as a win and as a loss, which differ for pairs only.
-
-    Raises:
-        TrainingError: a response has no score.
-    """
-    rows = concatenate_datasets([data.rows[name] for name in data.splits])
-    scale = np.unique(rows["source"][:], return_inverse=True)[1]
-    if data.paired:
-        values = np.stack([_numbers(rows, "score_chosen"), _numbers(rows, "score_rejected")])
-    elif data.manifest.mode == "unpaired":
-        values, scale = np.stack([_numbers(rows, "label")] * 2), np.zeros_like(scale)
-    else:
-        score = _numbers(rows, "score")
-        values = np.stack([np.where(np.isnan(score), -_numbers(rows, "rank"), score)] * 2)
-        scale = 2 * scale + np.isnan(score)
-    missing = int(np.isnan(values).any(axis=0).sum())
-    if missing:
-        raise TrainingError(
-            f"loss_type 'lipo' needs the score of every response, and {missing:,} of {len(rows):,} rows have none: use logs "
-            "with scores, or another loss"
-        )
-    start = sum(len(data.rows[name]) for name in data.splits[: data.splits.index(split)])
-    return _between_extremes(values, scale)[:, start : start + len(data.rows[split])]
-
-
-def _numbers(rows: Dataset, name: str) -> np.ndarray:
-    """A column as float64; null is NaN."""
-    return np.array(rows[name][:], dtype=np.float64)
-
-
-def _between_extremes(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Values (2, rows) mapped to [0, 1] by the extremes of their scale, a number (rows,); 0 where all are equal."""
-    lowest, highest = np.full(scale.max() + 1, np.inf), np.full(scale.max() + 1, -np.inf)
-    for side in values:
-        np.minimum.at(lowest, scale, side)
-        np.maximum.at(highest, scale, side)
-    spread = (highest - lowest)[scale]
-    return (values - lowest[scale]) / np.where(spread > 0, spread, 1.0)

@@ -6,50 +6,49 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-def sequence_logprobs(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:
-    """Sum of log p(token | tokens before it) over the completion tokens of each sequence.
-
-    Args:
-        model: causal language model; its output has `logits` of shape (S, L, V).
-        input_ids: (S, L), padded on the right.
-        attention_mask: (S, L), 0 on padding.
-        completion_mask: (S, L), bool, True on completion tokens. A token at position 0 has no context and never counts.
-
-    Returns:
-        float32 (float64 of a float64 model), shape (S,); 0 for a sequence without completion tokens.
-    """
-    row, column = torch.nonzero(completion_mask[:, 1:], as_tuple=True)
-    source, target = row * input_ids.shape[1] + column, input_ids[row, column + 1]
-    token_logps = token_logprobs(model, source, target, input_ids=input_ids, attention_mask=attention_mask)
-    return token_logps.new_zeros(len(input_ids)).index_add(0, row, token_logps)
-
-
-def packed_logprobs(model: nn.Module, packed: dict[str, Tensor]) -> Tensor:
-    """Log-probs of the S sequences in `packed`, as `sequence_logprobs` gives them: one forward pass.
-
-    Args:
-        model: causal language model that `sharing_refusal` does not refuse, also wrapped for several processes.
-        packed: what `pack_sequences` gave, on the model's device.
-
-    Returns:
-        float32 (float64 of a float64 model), shape (S,).
-    """
-    tree, branch, position = packed["tree"], packed["branch"], torch.arange(packed["tree"].shape[1])
-    seen = (tree[:, :, None] == tree[:, None]) & (position[:, None] >= position).to(tree.device)
-    seen &= (branch[:, None] == 0) | (branch[:, :, None] == branch[:, None])
-    inputs = {"input_ids": packed["input_ids"], "position_ids": packed["position_ids"], "attention_mask": seen[:, None]}
-    token_logps = token_logprobs(model, packed["source"], packed["target"], **inputs)
-    prompt = packed["prompt_segment"]
-    sums = token_logps.new_zeros(2 * len(prompt)).index_add(0, packed["segment"], token_logps)  # no more trees than S
-    return sums[: len(prompt)] + sums[prompt]
+from torch.nn.attention.flex_attention import create_block_mask
 
 
 def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
-    """Log-probs of the sequences of one piece, in its order."""
-    inputs = {name: tensor for name, tensor in piece.items() if name != "rows"}
-    return packed_logprobs(model, inputs) if "tree" in piece else sequence_logprobs(model, **inputs)
+    """Sum of log p(token | tokens before it) over the tokens that count of each sequence of a piece: one forward pass.
+
+    Args:
+        model: causal language model that can read the piece's layout (see sharing.py), also wrapped for several processes.
+        piece: what `pack_sequences` gave, on the model's device.
+
+    Returns:
+        float32 (float64 of a float64 model), shape (S,), in the order of the piece; 0 where no token counts.
+    """
+    inputs = {name: piece[name] for name in ("input_ids", "position_ids", "attention_mask") if name in piece}
+    if "tree" in piece:
+        unwrapped: Any = getattr(model, "module", model)
+        mask = tree_blocks if unwrapped.config._attn_implementation == "flex_attention" else tree_mask
+        inputs["attention_mask"] = mask(piece["tree"], piece["branch"])
+    token_logps = token_logprobs(model, piece["source"], piece["target"], **inputs)
+    prompt = piece["prompt_segment"]
+    sums = token_logps.new_zeros(2 * len(prompt)).index_add(0, piece["segment"], token_logps)  # no more trees than S
+    return sums[: len(prompt)] + sums[prompt]
+
+
+def tree_mask(tree: Tensor, branch: Tensor) -> Tensor:
+    """Which places each place sees, bool (R, 1, L, L): of its own tree those before it and itself, but for siblings."""
+    position = torch.arange(tree.shape[1], device=tree.device)
+    seen = (tree[:, :, None] == tree[:, None]) & (position[:, None] >= position)
+    seen &= (branch[:, None] == 0) | (branch[:, :, None] == branch[:, None])
+    return seen[:, None]
+
+
+def tree_blocks(tree: Tensor, branch: Tensor) -> Any:
+    """The same for FlexAttention, as a BlockMask: blocks of 128 x 128 places that see nothing are skipped."""
+
+    def seen(row: Tensor, head: Tensor, place: Tensor, other: Tensor) -> Tensor:
+        sibling = (branch[row, other] != 0) & (branch[row, other] != branch[row, place])
+        return (tree[row, place] == tree[row, other]) & (place >= other) & ~sibling
+
+    make = (
+        torch.compile(create_block_mask) if tree.is_cuda else create_block_mask
+    )  # uncompiled, it makes the whole table
+    return make(seen, len(tree), None, tree.shape[1], tree.shape[1], device=tree.device)
 
 
 def batch_logprobs(model: nn.Module, pieces: Sequence[dict[str, Tensor]]) -> Tensor:

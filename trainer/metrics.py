@@ -16,21 +16,14 @@ from torch import Tensor
 from rpo_data.trainer.loss import cell_scales
 
 PAIR_METRICS = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "logps/chosen",
-    "logps/rejected",
-)
-_MEANS = {
-    **dict.fromkeys(PAIR_METRICS, "pairs"),
-    "rewards/cross_prompt_accuracies": "cross cells",
-    "effective_contrasts": "wins",
-}
-"""What each metric is a mean over."""
-TOTALS = ("own losses", "other losses", "own cells", "other cells", *_MEANS, "pairs", "cross cells", "wins")
-"""Columns of what `group_totals` gives; the first four are weighted by the cells' importance."""
+    "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+)  # fmt: skip
+TOTALS = {
+    "own losses": None, "other losses": None, "own cells": None, "other cells": None,
+    **dict.fromkeys(PAIR_METRICS, "pairs"), "rewards/cross_prompt_accuracies": "cross cells",
+    "pairs": None, "cross cells": None, "effective_contrasts": "wins", "wins": None,
+}  # fmt: skip
+"""Columns of what `group_totals` gives, and what a metric is a mean over; the first four are weighted by importance."""
 
 _TIE = 1e-6
 
@@ -48,7 +41,6 @@ def group_totals(losses: Tensor, logps: Tensor, batch: dict[str, Tensor], beta: 
         (G, 15), float32, columns as in TOTALS. Sums of such rows may be added.
     """
     win, loss, own, importance = (batch[f"cell_{name}"] for name in ("win", "loss", "own", "importance"))
-    cells, contrasts = batch["group_cells"], batch["group_contrasts"]
     is_own, is_cross = own.float(), batch["cell_cross"].float()
     ratios = logps - batch["ref_logps"]
     chosen, rejected = ratios[win], ratios[loss]
@@ -59,9 +51,10 @@ def group_totals(losses: Tensor, logps: Tensor, batch: dict[str, Tensor], beta: 
     of_own, of_other = importance * is_own, importance * (1 - is_own)
     weighted = torch.stack([losses * of_own, losses * of_other, of_own, of_other])
     by_cell = torch.cat([weighted, is_own * of_pairs, torch.stack([is_cross * accuracy, is_own, is_cross])])
+    cells = batch["group_cells"]
     group = torch.repeat_interleave(torch.arange(len(cells), device=own.device), cells)
     sums = torch.zeros(len(cells), len(by_cell), device=own.device).index_add_(0, group, by_cell.T)
-    return torch.cat([sums[:, :11], contrasts[:, :1], sums[:, 11:], contrasts[:, 1:]], dim=1)
+    return torch.cat([sums, batch["group_contrasts"]], dim=1)
 
 
 def mean_loss(totals: Tensor, loss_type: str, diagonal_alpha: float) -> float:
@@ -72,4 +65,4 @@ def mean_loss(totals: Tensor, loss_type: str, diagonal_alpha: float) -> float:
 def mean_metrics(totals: Tensor) -> dict[str, float]:
     """The metrics by name over everything that was summed into `totals`, shape (15,), but for means over nothing."""
     sums = dict(zip(TOTALS, totals.tolist(), strict=True))
-    return {name: sums[name] / sums[over] for name, over in _MEANS.items() if sums[over]}
+    return {name: sums[name] / sums[over] for name, over in TOTALS.items() if over and sums[over]}

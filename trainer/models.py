@@ -26,10 +26,7 @@ def load_model(name: str | Path) -> PreTrainedModel:
     Raises:
         TrainingError: it cannot be loaded.
     """
-    try:
-        return AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32, trust_remote_code=False)
-    except Exception as error:  # torn weights, wrong sizes, no network: four libraries raise their own kinds
-        raise TrainingError(_cannot_load("model", name, error)) from error
+    return _load("model", AutoModelForCausalLM, name, dtype=torch.float32)
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -38,10 +35,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         TrainingError: it cannot be loaded.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
-    except Exception as error:  # as above
-        raise TrainingError(_cannot_load("tokenizer", name, error)) from error
+    tokenizer = _load("tokenizer", AutoTokenizer, name)
     if not tokenizer("a")["input_ids"]:
         raise TrainingError(f"'{name}' holds no tokenizer: save one beside the model with tokenizer.save_pretrained")
     return tokenizer
@@ -55,10 +49,8 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout of a model to 0 in place; what is saved with its config stays as it was."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
         for name, value in list(vars(module).items()):  # attention layers keep theirs as plain numbers
-            if "drop" in name and isinstance(value, float):
+            if isinstance(value, float) and ("drop" in name or isinstance(module, nn.Dropout)):
                 setattr(module, name, 0.0)
 
 
@@ -105,6 +97,11 @@ def _as_json(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else str(value)
 
 
-def _cannot_load(what: str, name: str | Path, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0].rstrip(".")
-    return f"{what} '{name}' cannot be loaded ({reason}): give a folder that save_pretrained wrote, or a Hub id"
+def _load(what: str, kind: Any, name: str | Path, **settings: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(name), trust_remote_code=False, **settings)
+    except Exception as error:  # torn weights, wrong sizes, no network: four libraries raise their own kinds
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise TrainingError(
+            f"{what} '{name}' cannot be loaded ({reason}): give a folder that save_pretrained wrote, or a Hub id"
+        ) from error

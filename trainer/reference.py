@@ -1,132 +1,26 @@
-"""Reference log-probs: computed once before training, kept on disk by sequence.
+"""Reference log-probs: computed once before training, kept on disk by sequence (rpo_data/reference_store.py).
 
 One folder a model: its content hash, number type and autocast stand in the name and in reference.json. One entry a
 sequence, under the hash of its token ids and of where its completion begins. So another learning rate, beta, loss or
 grouping computes nothing, and a change of max_length computes only the sequences it changed.
 """
 
-import functools
-import json
-import logging
-import os
-import uuid
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-import xxhash
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, send_to_device
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
-from rpo_data.trainer.collator import pad_sequences
-from rpo_data.trainer.logprobs import sequence_logprobs
-from rpo_data.trainer.models import model_id
+from rpo_data.reference_store import ReferenceStore
+from rpo_data.trainer.collator import GroupCollator
+from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.packing import reading_order
 from rpo_data.trainer.tokenize import Progress, TokenizedPairs, TokenSequences
 
 _BATCHES_A_FILE = 32
-_KEY, _LOGP = pa.binary(16), pa.float32()
-
-_warn_once = functools.cache(logging.getLogger(__name__).warning)  # each split reads and writes the same store
-
-
-@dataclass(frozen=True)
-class ReferenceStore:
-    """Log-probs of one reference model, by sequence key, in any number of Arrow files.
-
-    A file is written whole or not at all and never changed. Its name is the hash of the model's id and of its bytes, so
-    a torn file, a damaged one and one of another model are all known by their name.
-
-    folder  of the files, and of reference.json, which names the model
-    model   id of the model (rpo_data.trainer.models.model_id), and its autocast
-    """
-
-    folder: Path
-    model: str
-
-    def read(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Log-probs, float32 (S,), NaN where there is none. Files that cannot be used are passed over, with a warning."""
-        files = sorted(self.folder.glob("*.arrow"))
-        tables = [table for file in files if (table := self._read_file(file)) is not None]
-        if len(tables) < len(files):
-            _warn_once(
-                f"{len(files) - len(tables)} of {len(files)} files in {self.folder} are damaged, or not of this model: "
-                "they are passed over, and what they held is computed again"
-            )
-        stored = pa.concat_tables([pa.table({"key": pa.array([], _KEY), "logp": pa.array([], _LOGP)}), *tables])
-        places = pc.index_in(pa.array(keys, _KEY), value_set=stored["key"].combine_chunks())
-        return stored["logp"].take(places).to_numpy().astype(np.float32)
-
-    def write(self, keys: Sequence[bytes], logps: np.ndarray) -> None:
-        """Add log-probs.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        table = pa.table({"key": pa.array(keys, _KEY), "logp": pa.array(logps, _LOGP)})
-        content = pa.BufferOutputStream()
-        with pa.ipc.new_file(content, table.schema) as writer:
-            writer.write_table(table)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if _owner(self.folder) is None:
-            _write_whole(_about(self.folder), json.dumps({"model": self.model}).encode())
-        _write_whole(self.folder / f"{self._hash(content.getvalue())}.arrow", content.getvalue())
-
-    def _read_file(self, file: Path) -> pa.Table | None:
-        try:
-            content = pa.py_buffer(file.read_bytes())
-        except OSError:
-            return None
-        return pa.ipc.open_file(content).read_all() if self._hash(content) == file.stem else None
-
-    def _hash(self, content: pa.Buffer) -> str:
-        digest = xxhash.xxh3_128(f"1 {self.model}".encode())  # 1: version of the files' format
-        digest.update(memoryview(content))
-        return digest.hexdigest()
-
-
-def open_store(cache_dir: str | Path | None, model: PreTrainedModel, mixed_precision: str) -> ReferenceStore:
-    """The store of a model: `cache_dir` where that is a store itself, else a folder below it (default: ~/.cache/rpo-data).
-
-    Raises:
-        TrainingError: `cache_dir` is the store of another model, or what it says of its model cannot be read.
-    """
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpo-data"
-    root = Path(cache_dir).expanduser() if cache_dir is not None else default
-    name = model_id(model) + ("" if mixed_precision == "no" else f"-{mixed_precision}")
-    folder = root if _about(root).is_file() else root / "reference" / name
-    owner = _owner(folder)
-    if owner not in (None, name):
-        raise TrainingError(
-            f"{folder} holds the log-probs of another model ({owner}, and this one is {name}): give another folder, or "
-            "that model"
-        )
-    return ReferenceStore(folder, name)
-
-
-def make_store(folder: Path) -> None:
-    """Make a folder a store that belongs to the first model that writes to it; a store stays as it is.
-
-    Raises:
-        TrainingError: it holds something else, or cannot be written.
-    """
-    if _about(folder).is_file():
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(
-            item.suffix != ".tmp" and item != _about(folder) for item in folder.iterdir()
-        ):  # other ranks do the same
-            raise TrainingError(f"{folder} exists and is no store of reference log-probs: choose another folder")
-        _write_whole(_about(folder), json.dumps({"model": None}).encode())
-    except OSError as error:
-        raise TrainingError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
 
 
 def reference_logprobs(
@@ -134,9 +28,9 @@ def reference_logprobs(
     pairs: TokenizedPairs,
     store: ReferenceStore,
     accelerator: Accelerator,
+    collator: GroupCollator,
     *,
     batch_size: int,
-    pad_token_id: int,
     split: str = "train",
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, int]:
@@ -144,6 +38,16 @@ def reference_logprobs(
 
     Only the main process touches the store; what is computed is written every few batches, so a killed run goes on. A
     store that cannot be written is read all the same; what it lacks is computed and kept in memory, with a warning.
+
+    Args:
+        model: the reference.
+        pairs: a split in tokens, S distinct sequences.
+        store: of this model.
+        accelerator: its processes.
+        collator: lays sequences out in rows, and says which tokens count.
+        batch_size: sequences a forward pass.
+        split: its name, for errors.
+        progress: called with (stage, done, total).
 
     Returns:
         float32, shape (S,), nats; and how many had to be computed.
@@ -154,12 +58,13 @@ def reference_logprobs(
     main, sequences = accelerator.is_main_process, pairs.sequences
     logps = broadcast_object_list([store.read(sequences.keys) if main else None])[0]
     missing = np.flatnonzero(np.isnan(logps))
-    missing = missing[np.argsort(sequences.lengths[missing], kind="stable")]  # similar lengths share a batch
+    order = reading_order([sequences[n] for n in missing], sequences.prompt_lengths[missing].tolist(), collator.layout)
+    missing = missing[np.asarray(order, dtype=np.int64)]
     step = batch_size * _BATCHES_A_FILE * accelerator.num_processes
     for start in range(0, len(missing), step):
         chunk = missing[start : start + step]
-        mine = chunk[accelerator.process_index :: accelerator.num_processes]
-        scored = score_sequences(model, sequences, mine, batch_size, pad_token_id, accelerator.autocast())
+        mine = np.array_split(chunk, accelerator.num_processes)[accelerator.process_index]  # neighbours share a prompt
+        scored = score_sequences(model, sequences, mine, batch_size, collator, accelerator.autocast())
         for rows, values in gather_object([(mine, scored)]):
             logps[rows] = values
         if not np.isfinite(logps[chunk]).all():
@@ -169,7 +74,7 @@ def reference_logprobs(
                 "too large for this number type"
             )
         if main:
-            _keep(store, [sequences.keys[row] for row in chunk], logps[chunk])
+            store.write([sequences.keys[row] for row in chunk], logps[chunk])
         if progress:
             progress("reference", start + len(chunk), len(missing))
     accelerator.wait_for_everyone()
@@ -189,56 +94,18 @@ def score_sequences(
     sequences: TokenSequences,
     rows: np.ndarray,
     batch_size: int,
-    pad_token_id: int,
+    collator: GroupCollator,
     autocast: AbstractContextManager,
 ) -> np.ndarray:
     """Log-probs, float32 (rows,), of some sequences under a model in evaluation mode; its mode is put back."""
-    training, scored = model.training, []
+    training, scored = model.training, [torch.empty(0)]
     model.eval()
     try:
         with autocast:
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                tokens = [sequences[row] for row in batch]
-                inputs = pad_sequences(tokens, sequences.prompt_lengths[batch].tolist(), pad_token_id)
-                scored.append(sequence_logprobs(model, **{k: v.to(model.device) for k, v in inputs.items()}).cpu())
+                pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
+                scored.append(batch_logprobs(model, send_to_device(pieces, model.device)).cpu())
     finally:
         model.train(training)
-    return torch.cat(scored).numpy() if scored else np.empty(0, dtype=np.float32)
-
-
-def _keep(store: ReferenceStore, keys: list[bytes], logps: np.ndarray) -> None:
-    try:
-        store.write(keys, logps)
-    except OSError as error:
-        _warn_once(
-            f"{store.folder} cannot be written ({error.strerror}): the log-probs it lacks are computed and kept in "
-            "memory only"
-        )
-
-
-def _about(folder: Path) -> Path:
-    return folder / "reference.json"
-
-
-def _owner(folder: Path) -> str | None:
-    """Id of the model whose log-probs a folder holds; None where no model has written to it yet."""
-    try:
-        content = json.loads(_about(folder).read_text(encoding="utf-8"))
-        return content["model"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise TrainingError(
-            f"{_about(folder)} does not name a model: delete the folder, or give another one"
-        ) from error
-
-
-def _write_whole(file: Path, content: bytes | pa.Buffer) -> None:
-    """Write under another name, then rename: a kill leaves no half-written file under this one."""
-    unfinished = file.with_name(f"{uuid.uuid4().hex}.tmp")  # two runs may write at the same time
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return torch.cat(scored).numpy()

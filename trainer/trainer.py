@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,23 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.model_card import model_card
+from rpo_data.reference_store import open_store
 from rpo_data.trainer.adapters import add_adapters
-from rpo_data.trainer.card import model_card
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset, check_loss
+from rpo_data.trainer.layouts import fit_layout
 from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs
 from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
-from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, padding_token
-from rpo_data.trainer.reference import open_store, reference_logprobs
-from rpo_data.trainer.sharing import sharing_collator
-from rpo_data.trainer.tokenize import Progress, tokenize_pairs, tokenize_responses
+from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, model_id, padding_token
+from rpo_data.trainer.reference import reference_logprobs
+from rpo_data.trainer.tokenize import Progress, tokenize_pairs
 
 logger = logging.getLogger(__name__)
 
+_SIZES = (("rows", 0), ("input_ids", 1))
 _SHARE_BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -76,7 +77,8 @@ class RPOTrainer(Trainer):
         peft_config: adapters to train, such as a peft.LoraConfig; the reference is then the model with them off.
 
     Raises:
-        TrainingError: a model cannot be loaded, a split is missing, or tokenizer and model do not fit.
+        TrainingError: a model cannot be loaded or is sharded, a split is missing, tokenizer and model do not fit, or a
+            setting does not go with several processes.
     """
 
     def __init__(
@@ -93,6 +95,11 @@ class RPOTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         args = args or RPOConfig()
+        if getattr(model, "is_distributed_loading_by_transformers", False):
+            raise TrainingError(
+                "the model was sharded as it was loaded, and the reference is scored on a whole one: load it without "
+                "distributed_config, and set fsdp to shard it for training"
+            )
         for data in (train_dataset, eval_dataset):
             if data is not None:
                 check_loss(data, args.loss_type)
@@ -125,17 +132,14 @@ class RPOTrainer(Trainer):
         )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
-        _check_pieces(args, self.accelerator.distributed_type)
-        first = next((groups[0] for groups in (train, test) if groups is not None and len(groups)), None)
-        if args.share_prompts and first is not None:
-            collator = sharing_collator(collator, self.model, first)
-        self.data_collator: GroupCollator = collator
+        _check_distribution(args, self.accelerator.distributed_type)
+        self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
+        self._tried = False
         self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
-        adapters_off = nullcontext() if peft_config is None else model.disable_adapter()
-        with adapters_off:
+        with nullcontext() if peft_config is None else model.disable_adapter():
             self._score_reference(model if reference is None else reference, progress)
 
     def get_batch_samples(
@@ -158,8 +162,30 @@ class RPOTrainer(Trainer):
         All log-probs without gradients; d loss / d log-prob; then piece by piece, as by the chain rule
         d loss / d parameters = sum of (d loss / d log-prob) * (d log-prob / d parameters).
         """
-        if len(inputs["pieces"]) == 1:
-            return super().training_step(model, inputs, num_items_in_batch)
+        if not self._tried and self.args.device.type == "cuda":
+            self._try_largest(model)
+        try:
+            if len(inputs["pieces"]) == 1:
+                return super().training_step(model, inputs, num_items_in_batch)
+            return self._step_in_pieces(model, inputs, num_items_in_batch)
+        except torch.OutOfMemoryError as error:
+            rows, longest = (max(piece[name].shape[at] for piece in inputs["pieces"]) for name, at in _SIZES)
+            raise TrainingError(
+                f"a forward pass over {rows} sequences in rows of {longest} tokens does not fit in memory: set "
+                f"micro_batch_size below {rows}, a smaller max_length, or activation_checkpointing"
+            ) from error
+
+    def _try_largest(self, model: nn.Module) -> None:
+        """Forward and backward of the largest batch, for nothing: what memory cannot hold shows before the first step."""
+        self._tried, totals = True, self._train_totals.clone()
+        groups = self.train_dataset
+        batch = self.data_collator([groups[row] for row in groups.largest(self.args.per_device_train_batch_size)])
+        with torch.random.fork_rng([self.args.device]), self.accelerator.no_sync(model):
+            self.training_step(model, batch)
+        model.zero_grad()
+        self._train_totals = totals
+
+    def _step_in_pieces(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None) -> Tensor:
         model.train()
         if hasattr(self.optimizer, "train"):  # as stock: schedule-free optimizers
             self.optimizer.train()
@@ -226,7 +252,13 @@ class RPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Stock loop; then the loss and metrics are replaced by exact means over all cells and pairs."""
+        """Stock loop; then the loss and metrics are replaced by exact means over all cells and pairs.
+
+        Raises:
+            TrainingError: fsdp has not sharded the model yet, which it does together with the optimizer.
+        """
+        if self.is_fsdp_enabled and self.optimizer is None:
+            raise TrainingError("under fsdp evaluate() cannot run before train(): set eval_on_start=True instead")
         self._eval_totals = []
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         totals = torch.cat(self._eval_totals).double().sum(dim=0)
@@ -245,11 +277,21 @@ class RPOTrainer(Trainer):
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Of all pieces of a batch, as stock counts them."""
+        return sum(super(RPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
+
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
         if self.is_world_process_zero():
-            page = model_card(self, **metadata)
-            Path(self.args.output_dir, "README.md").write_text(page, encoding="utf-8")
+            args = self.args
+            settings = vars(args) | {"processes": args.world_size, "steps": self.state.global_step}
+            title = metadata.pop("model_name", None) or Path(args.output_dir).name
+            base = str(metadata.pop("finetuned_from", None) or self.model.config._name_or_path)
+            of_adapters = getattr(self.model, "peft_config", {}).values()
+            adapters = {name: value for config in of_adapters for name, value in vars(config).items()} or None
+            page = model_card(title, base, settings, self.manifest, self.state.log_history, adapters, **metadata)
+            Path(args.output_dir, "README.md").write_text(page, encoding="utf-8")
 
     def _score(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""
@@ -257,28 +299,39 @@ class RPOTrainer(Trainer):
         losses = batch_losses(logps, inputs, self.args.beta, self.args.loss_type)
         return logps, losses, group_totals(losses.detach(), logps.detach(), inputs, self.args.beta)
 
+    def _fit_layout(self, collator: GroupCollator, model: PreTrainedModel) -> GroupCollator:
+        splits = (groups for groups in (self.train_dataset, self.eval_dataset) if groups is not None and len(groups))
+        groups = next(splits, None)
+        return fit_layout(collator, model, groups[0], self.args.share_prompts) if groups else collator
+
     def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
         home = reference.device
-        if home != self.args.device and self.place_model_on_device:
+        moves = home != self.args.device and (self.is_fsdp_enabled or self.place_model_on_device)
+        if moves:
             reference.to(self.args.device)
-        store = open_store(self.args.cache_dir, reference, self.accelerator.mixed_precision)
+        collator = self.data_collator
+        if reference is not self.model:
+            collator = self._fit_layout(collator, reference)
+        precision = self.accelerator.mixed_precision
+        name = model_id(reference) + ("" if precision == "no" else f"-{precision}")
+        store = open_store(self.args.cache_dir, name)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
         for groups in (self.train_dataset, self.eval_dataset):
             if groups is None:
                 continue
             groups.ref_logps, computed = reference_logprobs(
                 reference,
-                replace(groups.pairs, sequences=groups.scored),
+                groups.pairs,
                 store,
                 self.accelerator,
+                collator,
                 batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
-                pad_token_id=self.data_collator.pad_token_id,
                 split=groups.split,
                 progress=progress,
             )
             self.reference_computed += computed
         logger.info("reference: %d sequences computed, kept in %s", self.reference_computed, store.folder)
-        if reference is not self.model:
+        if moves and (self.is_fsdp_enabled or reference is not self.model):  # fsdp makes its shards from the home
             reference.to(home)
 
 
@@ -298,11 +351,10 @@ def _group_dataset(
             f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
         )
     names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
-    rows, tokenize = data.rows[split].select_columns(names), tokenize_pairs if data.paired else tokenize_responses
-    pairs = tokenize(rows, tokenizer, args.max_length, total=len(rows), progress=progress)
-    return GroupDataset(
-        data, split, pairs, loss_type=args.loss_type, temperature=args.temperature, normalize=args.normalize
-    )
+    rows, what = data.rows[split].select_columns(names), "pairs" if data.paired else "responses"
+    joint = args.loss_type == "joint"
+    pairs = tokenize_pairs(rows, tokenizer, args.max_length, what=what, joint=joint, progress=progress)
+    return GroupDataset(data, split, pairs, args)
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
@@ -321,7 +373,12 @@ def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
         )
 
 
-def _check_pieces(args: RPOConfig, kind: DistributedType) -> None:
+def _check_distribution(args: RPOConfig, kind: DistributedType) -> None:
+    if args.fsdp and kind == DistributedType.MULTI_CPU:
+        raise TrainingError(
+            "fsdp does not work on CPUs: accelerate shards on accelerators alone, and here it would train with DDP and say "
+            "nothing; leave it out"
+        )
     if args.micro_batch_size is not None and kind not in (DistributedType.NO, *_SHARE_BY_DDP):
         raise TrainingError(
             f"micro_batch_size does not work under {kind.value}: its processes would wait for each other in every forward "

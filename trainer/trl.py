@@ -61,8 +61,7 @@ def to_trl(
         trainer = RPOTrainer(model, settings, train, test, processing_class, progress=progress)
     groups = trainer.train_dataset or trainer.eval_dataset
     sequences, chosen, rejected = groups.pairs.sequences, groups.pairs.chosen, groups.pairs.rejected
-    whole = sequences.lengths > sequences.prompt_lengths
-    kept = (whole[chosen] & whole[rejected] & (chosen != rejected)).nonzero()[0]
+    kept = (groups.usable[chosen] & groups.usable[rejected] & (chosen != rejected)).nonzero()[0]
     columns = {
         "prompt_ids": [sequences[row][: sequences.prompt_lengths[row]] for row in chosen[kept]],
         "chosen_ids": [sequences[row][sequences.prompt_lengths[row] :] for row in chosen[kept]],

@@ -15,8 +15,8 @@ from rpo_data.pipelines import score as pipeline
 from rpo_data.pipelines.score import TOLERANCE, score
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
 from rpo_data.pipelines.train import train
+from rpo_data.reference_store import ReferenceStore
 from rpo_data.trainer.models import load_tokenizer
-from rpo_data.trainer.reference import ReferenceStore
 from rpo_data.trainer.tokenize import tokenize_pairs
 
 

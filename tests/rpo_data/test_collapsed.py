@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from rpo_data.collapsed import collapsed_pairs
 from rpo_data.errors import LogError
 from rpo_data.pipelines.tiny_model import CHATML, make_tiny_model
-from rpo_data.trainer.tokenize import pair_tokens
+from rpo_data.trainer.tokenize import row_tokens
 
 TEMPLATES = {"chat": CHATML, "plain": None}
 
@@ -59,9 +59,8 @@ def expected(rows: list[tuple[str, str, str]], tokenizer, max_length: int) -> li
             "chosen": turns("assistant", chosen),
             "rejected": turns("assistant", rejected),
         }
-        pair = pair_tokens(row, tokenizer)
-        left, right = pair.prompt + pair.chosen, pair.prompt + pair.rejected
-        answers.append((left[:max_length] == right[:max_length], len(pair.prompt) >= max_length))
+        opening, (left, right) = row_tokens(row, ("chosen", "rejected"), tokenizer)
+        answers.append(((opening + left)[:max_length] == (opening + right)[:max_length], len(opening) >= max_length))
     return answers
 
 

@@ -1,9 +1,11 @@
 import doctest
+from typing import get_args
 
 import pytest
 import torch
 
 from rpo_data.trainer import collator, loss, packing, tokenize
+from rpo_data.trainer.packing import Layout, cut_pieces
 
 
 @pytest.mark.parametrize("module", [collator, loss, packing, tokenize])
@@ -28,7 +30,7 @@ def test_unequal_sides_and_fully_masked_groups_collate():
     )
     masked = collator.Group({4: item([7, 8], 1, -1.0)}, [], [], [], [], [], [], [])
     batch = collator.GroupCollator(0)([masked, three_against_one, masked])
-    assert batch["input_ids"].shape == (5, 3)
+    assert [piece["input_ids"].shape for piece in batch["pieces"]] == [(5, 3)]
     assert batch["cell_win"].tolist() == [1, 2, 3]
     assert batch["cell_loss"].tolist() == [4, 4, 4]
     assert batch["group_cells"].tolist() == [0, 3, 0]
@@ -38,30 +40,20 @@ def test_unequal_sides_and_fully_masked_groups_collate():
     assert batch["group_contrasts"].tolist() == [[0.0, 0.0], [3.0, 3.0], [0.0, 0.0]]
     only_masked = collator.GroupCollator(0)([masked])
     assert only_masked["cell_win"].dtype == torch.int64
-    assert len(only_masked["input_ids"]) == 1
+    assert len(only_masked["ref_logps"]) == 1
     assert [only_masked[name].dtype for name in ("cell_importance", "cell_labels", "group_contrasts")] == [
         torch.float32
     ] * 3
 
 
-def test_prompt_tokens_count_under_joint_and_the_prompt_length_stays():
-    item = collator.Completion([1, 2, 3], 2, -1.5)
-    group = collator.Group({0: item}, [], [], [], [], [], [], [])
-    batch, joint = collator.GroupCollator(0)([group]), collator.GroupCollator(0, count_prompts=True)([group])
-    assert batch["completion_mask"].tolist() == [[False, False, True]]
-    assert joint["completion_mask"].tolist() == [[True, True, True]]  # the first has no context and counts nowhere
-    assert batch["response_tokens"].tolist() == joint["response_tokens"].tolist() == [1]
-
-
 def test_pieces_hold_similar_lengths_and_equal_prompts():
     lengths = [9, 3, 8, 2]
     sequences = [[6] * length for length in lengths]
-    how = {"pad_token_id": 0, "micro_batch_size": 2, "count_prompts": False}
-    padded = collator.cut_pieces(sequences, [1] * 4, share_prompts=False, **how)
+    padded = cut_pieces(sequences, [1] * 4, 0, "padded", micro_batch_size=2)
     assert [piece["rows"].tolist() for piece in padded] == [[3, 1], [2, 0]]
     assert [piece["input_ids"].shape for piece in padded] == [(2, 3), (2, 9)]
     prompts = [[5, 6], [4, 6], [5, 6], [4, 6]]  # wins, then losses
-    shared = collator.cut_pieces([[*prompt, 7] for prompt in prompts], [2] * 4, share_prompts=True, **how)
+    shared = cut_pieces([[*prompt, 7] for prompt in prompts], [2] * 4, 0, "trees", micro_batch_size=2)
     assert [piece["rows"].tolist() for piece in shared] == [[1, 3], [0, 2]]
     assert [piece["input_ids"].tolist() for piece in shared] == [[[4, 6, 7, 7]], [[5, 6, 7, 7]]]
 
@@ -69,7 +61,8 @@ def test_pieces_hold_similar_lengths_and_equal_prompts():
 def test_prompt_tokens_count_where_asked_for():
     both = {0: collator.Completion([5, 6, 7], 2, 0.0)}
     group = collator.Group(both, [], [], [], [], [], [], [])
-    for share in (False, True):
-        (piece,) = collator.GroupCollator(0, share_prompts=share, count_prompts=True)([group])["pieces"]
-        counted = piece["target"].numel() if share else int(piece["completion_mask"][:, 1:].sum())
-        assert counted == 2
+    for layout in get_args(Layout):
+        batch, joint = (collator.GroupCollator(0, layout, count_prompts=count)([group]) for count in (False, True))
+        assert batch["pieces"][0]["target"].tolist() == [7]
+        assert sorted(joint["pieces"][0]["target"].tolist()) == [6, 7]  # the first has no context and counts nowhere
+        assert batch["response_tokens"].tolist() == joint["response_tokens"].tolist() == [1]

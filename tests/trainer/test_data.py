@@ -6,20 +6,23 @@ from transformers import AutoTokenizer
 
 from rpo_data import Recipe, build
 from rpo_data.errors import DatasetError, MissingExtra, TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer import data as trainer_data
-from rpo_data.trainer.data import GroupDataset, check_loss, response_labels
-from rpo_data.trainer.tokenize import tokenize_pairs, tokenize_responses
+from rpo_data.trainer.data import GroupDataset, check_loss
+from rpo_data.trainer.tokenize import tokenize_pairs
 from rpo_data.weights import contrast_weights, effective_contrasts
 
 
 @pytest.fixture
-def groups_of(tiny_models):
+def groups_of(tiny_models, config):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
 
     def groups(data, max_length=None, **options):
-        tokens = (tokenize_pairs if data.paired else tokenize_responses)(data.rows["train"], tokenizer, max_length)
-        return GroupDataset(data, "train", tokens, **options)
+        what = "pairs" if data.paired else "responses"
+        joint = options.get("loss_type") == "joint"
+        tokens = tokenize_pairs(data.rows["train"], tokenizer, max_length, what=what, joint=joint)
+        return GroupDataset(data, "train", tokens, config(**options))
 
     return groups
 
@@ -161,14 +164,29 @@ def test_a_weight_that_is_not_above_zero_is_refused(make, groups_of, weight):
 
 def test_joint_counts_prompt_tokens_under_keys_of_their_own(echo, groups_of):
     plain, joint = groups_of(echo), groups_of(echo, loss_type="joint")
-    assert plain.scored is plain.pairs.sequences
-    assert set(joint.scored.keys).isdisjoint(plain.scored.keys)
-    assert len(set(joint.scored.keys)) == len(joint.scored)
-    assert joint.scored.prompt_lengths.tolist() == [0] * len(joint.scored)
-    assert joint.scored.tokens is joint.pairs.sequences.tokens
-    prompts = [item.prompt_length for group in joint for item in group.completions.values()]
-    assert min(prompts) > 3  # a packer finds them as ever
     assert joint[0].weights == plain[0].weights
+    plain, joint = plain.pairs.sequences, joint.pairs.sequences
+    assert set(joint.keys).isdisjoint(plain.keys)
+    assert len(set(joint.keys)) == len(joint) == len(plain)
+    assert joint.tokens.tolist() == plain.tokens.tolist()
+    assert joint.prompt_lengths.tolist() == plain.prompt_lengths.tolist()  # a packer finds them as ever
+
+
+def test_under_joint_rows_that_differ_in_the_border_alone_share_a_sequence(make, tiny_models, config, groups_of):
+    """Else they would have one key and be scored twice, and the next run would read one of the two values for both."""
+    rows = [make.pair_row(0, "apple", "bread", "cloud"), make.pair_row(1, "apple", "honey", "olive")]
+    later = [make.message("user", "drum"), make.message("assistant", "kite")]
+    rows[0]["chosen"] += later
+    rows[1]["prompt"] += [*make.pair_row(0, "", "bread", "")["chosen"], later[0]]
+    rows[1]["chosen"] = later[1:]
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
+    assert len(groups_of(data).pairs.sequences) == 4
+    joint = groups_of(data, loss_type="joint").pairs
+    assert joint.chosen.tolist() == [0, 0]
+    assert len(joint.sequences) == len(set(joint.sequences.keys)) == 3
+    first, again = (RPOTrainer(tiny_models["qwen2"], config(loss_type="joint"), data) for _ in range(2))
+    assert (first.reference_computed, again.reference_computed) == (3, 0)
+    assert first.train_dataset.ref_logps.tolist() == again.train_dataset.ref_logps.tolist()
 
 
 def test_labels_of_pairs_are_scores_between_the_extremes_of_their_source(make, groups_of):
@@ -178,8 +196,6 @@ def test_labels_of_pairs_are_scores_between_the_extremes_of_their_source(make, g
     rows[2]["source"] = rows[3]["source"] = "other.jsonl"
     tables = {"train": rows[1:], "test": rows[:1]}  # the extremes of the first source stand in the test split
     data = make.dataset(tables, {s: make.paired_groups(s, [[[*range(len(tables[s]))]]]) for s in tables})
-    assert response_labels(data, "train").tolist() == [[0.75, 1.0, 0.5], [0.5, 0.0, 0.0]]
-    assert response_labels(data, "test").tolist() == [[1.0], [0.0]]
     assert groups_of(data, loss_type="lipo")[0].labels[:4] == [[0.75, 0.5], [0.75, 0.0], [0.75, 0.0], [1.0, 0.5]]
 
 
@@ -222,3 +238,12 @@ def test_losses_are_refused_where_the_dataset_lacks_what_they_need(make, echo, t
     data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2]]])})
     with pytest.raises(TrainingError, match="'lipo' needs the score of every response, and 2 of 3 rows have none: use"):
         RPOTrainer(tmp_path / "no model is looked for", config(loss_type="lipo"), data)
+
+
+def test_the_largest_groups_by_tokens(make, groups_of):
+    rows = [make.pair_row(n, "word " * length, "yes", "no") for n, length in enumerate([3, 9, 1, 4, 9, 2])]
+    groups = groups_of(
+        make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 2], [1, 3], [4], [5]]])})
+    )
+    assert groups.largest(2) == [1, 2]
+    assert groups.largest(9) == [1, 2, 0, 3]

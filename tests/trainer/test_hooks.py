@@ -10,8 +10,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
 
+from rpo_data import model_card
 from rpo_data.errors import TrainingError
-from rpo_data.trainer import RPOTrainer, card
+from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.loss import LOSS_TYPES
 
 
@@ -102,7 +103,7 @@ def test_the_model_card_says_what_made_the_model(tiny_models, echo, config, tmp_
 
 def test_the_model_card_names_the_method_of_each_loss():
     others = set(LOSS_TYPES) - {"uniform", "diagonal"}  # which are the paper's own, too
-    assert set(card._METHODS) == others
+    assert set(model_card._METHODS) == others
 
 
 def test_the_model_card_of_adapters_names_a_base_on_the_hub(tiny_models, echo, config, tmp_path):

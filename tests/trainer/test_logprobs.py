@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rpo_data.trainer.collator import pad_sequences
-from rpo_data.trainer.logprobs import sequence_logprobs, token_logprobs
+from rpo_data.trainer.logprobs import piece_logprobs, token_logprobs
+from rpo_data.trainer.packing import pack_sequences
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10, 11, 12]]
 
@@ -11,8 +11,8 @@ SEQUENCES = [[5, 6, 7, 8, 9], [10, 11, 12]]
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 def test_sums_completion_tokens_only_and_padding_changes_nothing(tiny_models, architecture):
     model = AutoModelForCausalLM.from_pretrained(tiny_models[architecture])
-    batch = pad_sequences(SEQUENCES, [2, 1], pad_token_id=0)
-    got = sequence_logprobs(model, **batch)
+    batch = pack_sequences(SEQUENCES, [2, 1], 0, "padded")
+    got = piece_logprobs(model, batch)
     for row, (tokens, prompt) in enumerate(zip(SEQUENCES, [2, 1], strict=True)):
         probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=-1)
         by_hand = sum(probs[place - 1, tokens[place]].item() for place in range(prompt, len(tokens)))
@@ -22,8 +22,8 @@ def test_sums_completion_tokens_only_and_padding_changes_nothing(tiny_models, ar
 
 def test_bfloat16_logits_are_summed_in_float32(tiny_models):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"], dtype=torch.bfloat16)
-    batch = pad_sequences([list(range(5, 205))], [1], pad_token_id=0)
-    got = sequence_logprobs(model, **batch)
+    batch = pack_sequences([list(range(5, 205))], [1], 0, "padded")
+    got = piece_logprobs(model, batch)
     logits = model(batch["input_ids"]).logits[0, :-1].float().log_softmax(dim=-1)
     exact = logits.gather(1, batch["input_ids"][0, 1:, None]).double().sum().item()
     assert got.item() == pytest.approx(exact, abs=1e-2)  # a bfloat16 sum near 1,000 moves in steps of 4
@@ -32,8 +32,8 @@ def test_bfloat16_logits_are_summed_in_float32(tiny_models):
 
 def test_a_token_without_context_and_an_empty_completion_count_nothing(tiny_models):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
-    batch = pad_sequences([[5], [5, 6]], [0, 2], pad_token_id=0)
-    got = sequence_logprobs(model, **batch)
+    batch = pack_sequences([[5], [5, 6]], [0, 2], 0, "padded")
+    got = piece_logprobs(model, batch)
     assert got.tolist() == [0.0, 0.0]
     got.sum().backward()  # no NaN, no missing graph
 

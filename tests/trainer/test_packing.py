@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ from transformers import (
 
 from rpo_data.errors import TrainingError
 from rpo_data.trainer import RPOTrainer, packing
-from rpo_data.trainer.collator import Completion, Group, GroupCollator, cut_pieces
+from rpo_data.trainer.collator import Completion, Group, GroupCollator
+from rpo_data.trainer.layouts import fit_layout, layout_refusal
 from rpo_data.trainer.logprobs import batch_logprobs
-from rpo_data.trainer.packing import pack_sequences
-from rpo_data.trainer.sharing import sharing_collator, sharing_refusal
+from rpo_data.trainer.packing import Layout, cut_pieces, pack_sequences
 
 SIZES = {
     "hidden_size": 16,
@@ -69,8 +70,11 @@ def sequences_of(trees, vocabulary=47):
 
 
 def logprobs(model, sequences, prompt_lengths, **how):
-    how = {"share_prompts": True, "micro_batch_size": None, "count_prompts": False} | how
     return batch_logprobs(model, cut_pieces(sequences, prompt_lengths, 0, **how))
+
+
+def fitted(model, share_prompts=True):
+    return fit_layout(GroupCollator(0), model, group_of(PAIRS), share_prompts).layout
 
 
 def gradient(model, logps):
@@ -91,10 +95,12 @@ NO_TOKEN = [(5, [0, 4]), (9, [0, 0]), (1, [3, 0])]
 @pytest.mark.parametrize(
     ("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
 )
-def test_shared_equals_one_by_one(config_class, dtype, close, trees, count_prompts):
+def test_every_layout_equals_one_by_one(config_class, dtype, close, trees, count_prompts):
     model = tiny(config_class, dtype)
     sequences, prompt_lengths = sequences_of(trees)
-    ways = ({"share_prompts": False, "micro_batch_size": 1}, {}, {"micro_batch_size": 3})
+    ways = [{"layout": "padded", "micro_batch_size": 1}]
+    ways += [{"layout": layout, "micro_batch_size": size} for layout in get_args(Layout) for size in (None, 3)]
+    ways += [{"layout": layout, "one_row": True} for layout in ("trees", "packed")]
     results = []
     for way in ways:
         logps = logprobs(model, sequences, prompt_lengths, count_prompts=count_prompts, **way)
@@ -127,7 +133,7 @@ def test_a_tree_is_cut_before_attention_grows(monkeypatch):
     assert packed["input_ids"].shape == (4, 20)
     assert packed["prompt_segment"].tolist() == [5, 5, 6, 7, 8]
     model = tiny(LlamaConfig)
-    alone = logprobs(model, sequences, prompt_lengths, share_prompts=False)
+    alone = logprobs(model, sequences, prompt_lengths, layout="padded")
     assert torch.allclose(logprobs(model, sequences, prompt_lengths), alone, atol=1e-5)
 
 
@@ -136,14 +142,16 @@ def test_a_tree_is_cut_before_attention_grows(monkeypatch):
     trees=st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 9), min_size=1, max_size=4)), min_size=1),
     size=st.none() | st.integers(1, 5),
     count=st.booleans(),
+    one_row=st.booleans(),
 )
-def test_packed_tokens_are_the_sequences_tokens(trees, size, count):
+def test_packed_tokens_are_the_sequences_tokens(trees, size, count, one_row):
     """From tree, branch and position alone each sequence can be read again; each counted token is predicted by its own past."""
     sequences, prompt_lengths = sequences_of(trees, vocabulary=3)  # so that prompts are equal by chance, too
-    pieces = cut_pieces(sequences, prompt_lengths, 0, share_prompts=True, micro_batch_size=size, count_prompts=count)
+    pieces = cut_pieces(sequences, prompt_lengths, 0, micro_batch_size=size, count_prompts=count, one_row=one_row)
     assert sorted(row for piece in pieces for row in piece["rows"].tolist()) == list(range(len(sequences)))
     for piece in pieces:
         rows = piece["rows"].tolist()
+        assert not one_row or len(piece["input_ids"]) == 1
         assert size is None or len(rows) <= size
         ids, place, tree, branch = (piece[k].flatten() for k in ("input_ids", "position_ids", "tree", "branch"))
         for number, row in enumerate(rows):
@@ -166,45 +174,91 @@ def group_of(trees):
     return Group(items, [0], [1], [1.0], [True], [False], [1.0], [1.0])
 
 
-REFUSED = [
-    (MistralConfig, {"sliding_window": 8}, "its layers attend to a sliding window"),
-    (Gemma2Config, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
-    (Gemma3TextConfig, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention"),
-    (Qwen2Config, {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 8}, "kind sliding_attention"),
-    (Qwen2Config, {"layer_types": ["full_attention", "chunked_attention"]}, "kind chunked_attention"),
-    (MambaConfig, {}, "layers of the kind linear_attention"),
-    (JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2}, "kind linear_attention"),
-    (FalconConfig, {"alibi": True}, "ALiBi"),
-    (LlamaConfig, {"attn_implementation": "eager"}, "its attention is 'eager'"),
-    (LlamaConfig, {"is_causal": False}, "its tokens see those behind them"),
+REFUSED = [  # and what the model reads instead
+    (MistralConfig, {"sliding_window": 8}, "its layers attend to a sliding window", "packed"),
+    (Gemma2Config, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention", "packed"),
+    (Gemma3TextConfig, {"head_dim": 4, "sliding_window": 8}, "layers of the kind sliding_attention", "packed"),
+    (
+        Qwen2Config,
+        {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 8},
+        "kind sliding_attention",
+        "packed",
+    ),
+    (Qwen2Config, {"layer_types": ["full_attention", "chunked_attention"]}, "kind chunked_attention", "padded"),
+    (MambaConfig, {}, "layers of the kind linear_attention", "padded"),
+    (JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2}, "linear_attention", "padded"),
+    (FalconConfig, {"alibi": True}, "ALiBi", "padded"),
+    (LlamaConfig, {"attn_implementation": "eager"}, "its attention is 'eager'", "packed"),
+    (LlamaConfig, {"is_causal": False}, "its tokens see those behind them", "padded"),
 ]
 
 
-@pytest.mark.parametrize(("config_class", "more", "reason"), REFUSED)
-def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason, caplog):
+@pytest.mark.parametrize(("config_class", "more", "reason", "instead"), REFUSED)
+def test_models_that_cannot_share_are_refused_by_name(config_class, more, reason, instead, caplog):
     model = tiny(config_class, **more)
-    assert reason in sharing_refusal(model)
-    collator = sharing_collator(GroupCollator(0), model, group_of(PAIRS))
-    assert not collator.share_prompts
-    (line,) = [record.message for record in caplog.records if "shared" in record.message]
-    assert line.startswith("prompts are not shared, which is slower: ")
-    assert reason in line
-    assert type(model).__name__ in line
+    assert reason in layout_refusal(model, "trees")
+    assert (layout_refusal(model, "packed") is None) == (instead == "packed")
+    assert fitted(model) == instead
+    first, *others = [record.message for record in caplog.records if record.name == "rpo_data.trainer.layouts"]
+    assert first.startswith("prompts are not shared, which is slower: ")
+    assert reason in first
+    assert type(model).__name__ in first
+    assert len(others) == (instead == "padded")
+    assert all(line.startswith("sequences are padded, which is slower: ") for line in others)
+
+
+@pytest.mark.parametrize(("config_class", "more"), [one[:2] for one in REFUSED if one[3] == "packed"])
+def test_what_cannot_share_is_read_without_padding(config_class, more):
+    """A window of 8, sequences up to 50: a window that ran across sequences would show."""
+    model, (sequences, prompt_lengths) = tiny(config_class, **more), sequences_of(PAIRS)
+    alone = logprobs(model, sequences, prompt_lengths, layout="padded", micro_batch_size=1)
+    got = logprobs(model, sequences, prompt_lengths, layout="packed")
+    assert torch.allclose(got, alone, rtol=1e-5, atol=1e-5)
+    slopes = gradient(model, alone)
+    assert torch.allclose(gradient(model, got), slopes, rtol=1e-4, atol=1e-5 * slopes.abs().max().item())
 
 
 @pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, MistralConfig])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_models_that_can_share_pass_the_first_group(config_class, dtype):
     model = tiny(config_class, dtype, sliding_window=None)
-    assert sharing_refusal(model) is None
-    assert sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
+    assert layout_refusal(model, "trees") is None
+    assert fitted(model) == "trees"
+    assert fitted(model, share_prompts=False) == "packed"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_trial_in_float32_leaves_no_trace(dtype):
+    model = tiny(LlamaConfig, dtype, tie_word_embeddings=True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert fitted(model) == "trees"
+    after = model.state_dict()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert all(after[name].dtype == dtype and torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_fault_that_bfloat16_would_hide_shows():
+    model = tiny(LlamaConfig, hidden_size=64, initializer_range=0.3)
+
+    def stretch(module, args, inputs):
+        places = inputs["position_ids"]
+        return args, inputs | {"position_ids": None if places is None else places * 1.0005}
+
+    model.model.register_forward_pre_hook(stretch, with_kwargs=True)
+    sequences, prompt_lengths = sequences_of(PAIRS)
+    alone, shared = (logprobs(model, sequences, prompt_lengths, layout=layout) for layout in ("padded", "trees"))
+    fault = (shared - alone).norm() / alone.norm()
+    model.bfloat16()
+    rounding = (logprobs(model, sequences, prompt_lengths, layout="padded") - alone).norm() / alone.norm()
+    assert 1e-4 < fault < rounding
+    assert fitted(model) == "padded"
 
 
 def test_a_sliding_window_would_be_silently_wrong():
     """The premise of the refusal."""
     model = tiny(MistralConfig, sliding_window=8)
     sequences, prompt_lengths = sequences_of(PAIRS)
-    alone = logprobs(model, sequences, prompt_lengths, share_prompts=False)
+    alone = logprobs(model, sequences, prompt_lengths, layout="padded")
     assert (logprobs(model, sequences, prompt_lengths) - alone).abs().max() > 1e-3
 
 
@@ -214,9 +268,9 @@ def test_a_model_that_is_wrong_on_the_first_group_falls_back(dtype, caplog):
     model = tiny(LlamaConfig, dtype, hidden_size=64, initializer_range=0.3)
     inner = model.model.rotary_emb.forward
     model.model.rotary_emb.forward = lambda x, position_ids: inner(x, torch.arange(x.shape[1])[None])
-    assert sharing_refusal(model) is None
+    assert layout_refusal(model, "trees") is None
     model.train()
-    assert not sharing_collator(GroupCollator(0), model, group_of(PAIRS)).share_prompts
+    assert fitted(model) == "packed"  # where the places of one sequence still count up by one
     assert model.training
     assert "log-probs of the first group come out otherwise, by up to" in caplog.text
 
@@ -337,10 +391,10 @@ def test_adapters_share_prompts_but_not_virtual_tokens():
     peft = pytest.importorskip("peft")
     sequences, prompt_lengths = sequences_of(PAIRS)
     lora = peft.get_peft_model(tiny(LlamaConfig), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False))
-    assert sharing_collator(GroupCollator(0), lora, group_of(PAIRS)).share_prompts
-    alone = logprobs(lora, sequences, prompt_lengths, share_prompts=False, micro_batch_size=1)
+    assert fitted(lora) == "trees"
+    alone = logprobs(lora, sequences, prompt_lengths, layout="padded", micro_batch_size=1)
     assert torch.allclose(logprobs(lora, sequences, prompt_lengths), alone, atol=1e-5)
     with lora.disable_adapter():
         assert (logprobs(lora, sequences, prompt_lengths) - alone).abs().max() > 1e-3
     virtual = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    assert "before the prompt" in sharing_refusal(peft.get_peft_model(tiny(LlamaConfig), virtual))
+    assert "before the prompt" in layout_refusal(peft.get_peft_model(tiny(LlamaConfig), virtual), "packed")

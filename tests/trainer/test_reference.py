@@ -17,9 +17,11 @@ def scored(monkeypatch):
     from rpo_data.trainer import reference
 
     counted = []
-    score = reference.sequence_logprobs
+    score = reference.batch_logprobs
     monkeypatch.setattr(
-        reference, "sequence_logprobs", lambda model, **k: (counted.append(len(k["input_ids"])), score(model, **k))[1]
+        reference,
+        "batch_logprobs",
+        lambda model, pieces: (counted.append(sum(len(piece["rows"]) for piece in pieces)), score(model, pieces))[1],
     )
     return counted
 

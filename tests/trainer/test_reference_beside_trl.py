@@ -68,12 +68,13 @@ def run_trl(tiny_models, pairs, forwards, tmp_path):
 
 
 @pytest.fixture
-def run_ours(tiny_models, pairs, forwards, config):
-    """The same of a new RPOTrainer; without its trial of shared prompts, which reads a first group anew each time."""
+def run_ours(tiny_models, pairs, forwards, config, monkeypatch):
+    """The same of a new RPOTrainer, one sequence a row; without its trial of layouts, which reads a first group each time."""
+    monkeypatch.setattr("rpo_data.trainer.trainer.fit_layout", lambda collator, *_: collator)
 
     def run(**settings):
         forwards.clear()
-        trainer = RPOTrainer(tiny_models["qwen2"], config(share_prompts=False, **settings), pairs)
+        trainer = RPOTrainer(tiny_models["qwen2"], config(**settings), pairs)
         return sum(forwards), trainer.train_dataset.ref_logps[trainer.train_dataset.pairs.chosen]
 
     return run

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpo_data.errors import TrainingError
+from rpo_data.reference_store import ReferenceStore, make_store
 from rpo_data.trainer import RPOTrainer, reference
-from rpo_data.trainer.reference import ReferenceStore, make_store
 
 
 def keys_of(numbers) -> list[bytes]:
@@ -163,7 +163,7 @@ def killed(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 
-reference.os.replace = killed
+os.replace = killed
 reference._BATCHES_A_FILE = 1
 tables = [load_from_disk(str(folder / name)) for name in ("pairs", "groups", "neighbors")]
 data = ContrastDataset(Manifest.model_validate_json((folder / "manifest.json").read_text()), *tables)

@@ -12,7 +12,7 @@ from rpo_data.errors import TrainingError
 from rpo_data.pipelines.train import train
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.data import GroupDataset
-from rpo_data.trainer.tokenize import TokenCounts, tokenize_pairs, tokenize_responses
+from rpo_data.trainer.tokenize import TokenCounts, tokenize_pairs
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +30,21 @@ def test_a_response_is_its_prompt_and_completion_as_in_a_pair(data, tiny_models)
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
     rows = data.responses["train"].to_list()
     pairs = [{**row, "chosen": row["completion"], "rejected": row["completion"]} for row in rows]
-    one, other = tokenize_responses(rows, tokenizer), tokenize_pairs(pairs, tokenizer)
+    one, other = tokenize_pairs(rows, tokenizer, what="responses"), tokenize_pairs(pairs, tokenizer)
     assert one.sequences.keys == other.sequences.keys
     assert len(one.sequences.keys) == len(rows) > 20
     assert one.chosen.tolist() == one.rejected.tolist() == list(range(len(rows)))
-    assert one.counts == TokenCounts(pairs=len(rows), what="responses")
+    assert one.counts == TokenCounts("responses", len(rows))
     shortest = int(one.sequences.lengths.min())
-    cut = tokenize_responses(rows, tokenizer, shortest - 1).counts
-    assert (cut.pairs, cut.identical, cut.what) == (len(rows), 0, "responses")
+    cut = tokenize_pairs(rows, tokenizer, shortest - 1, what="responses").counts
+    assert (cut.rows, cut.identical, cut.what) == (len(rows), 0, "responses")
     assert cut.prompts_cut + cut.responses_cut >= len(rows)
 
 
-def test_own_cells_are_those_of_one_prompt(data, tiny_models):
+def test_own_cells_are_those_of_one_prompt(data, tiny_models, config):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
     rows = data.responses["train"]
-    groups = GroupDataset(data, "train", tokenize_responses(rows, tokenizer))
+    groups = GroupDataset(data, "train", tokenize_pairs(rows, tokenizer, what="responses"), config())
     prompts, own = rows["prompt_id"][:], 0
     for number, group in enumerate(groups):
         stored = data.view("train", 0)[number]

@@ -87,7 +87,7 @@ def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo
 
     def noting(self, model, inputs, *args, **kwargs):
         if model.training:
-            seen.append((self.args.loss_type, inputs["input_ids"].tolist()))
+            seen.append((self.args.loss_type, inputs["pieces"][0]["input_ids"].tolist()))
         return inner(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(RPOTrainer, "compute_loss", noting)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from rpo_data.errors import TrainingError
+from rpo_data.labels import response_labels
 from rpo_data.trainer import RPOTrainer
-from rpo_data.trainer.data import response_labels
 from rpo_data.trainer.loss import LOSS_TYPES
 from rpo_data.trainer.models import disable_dropout
 
@@ -94,8 +95,12 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
     )
     their_batch = next(iter(theirs.get_train_dataloader()))
     order = torch.cat([batch["cell_win"][batch["cell_own"]], batch["cell_loss"][batch["cell_own"]]])
-    assert their_batch["input_ids"].tolist() == batch["input_ids"][order].tolist()
-    assert their_batch["completion_mask"].bool().tolist() == batch["completion_mask"][order].tolist()
+    (padded,) = replace(ours.data_collator, layout="padded")(list(ours.train_dataset))["pieces"]
+    counted = torch.zeros_like(padded["input_ids"])
+    counted.view(-1)[padded["source"] + 1] = 1
+    order = torch.argsort(padded["rows"])[order]
+    assert their_batch["input_ids"].tolist() == padded["input_ids"][order].tolist()
+    assert their_batch["completion_mask"].tolist() == counted[order].tolist()
 
     loss, their_loss = ours.compute_loss(ours.model, batch), theirs.compute_loss(theirs.model, their_batch)
     assert abs(their_loss.item() - math.log(2)) > 0.01
@@ -109,17 +114,16 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_order_of_groups_and_padding_change_nothing(tiny_models, uneven, config, loss_type):
+def test_order_of_groups_and_layout_change_nothing(tiny_models, uneven, config, loss_type):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["llama"])
     args = config(loss_type=loss_type)
     policy = perturbed(tiny_models["llama"], size=0.1)
     trainer = RPOTrainer(policy, args, uneven, processing_class=tokenizer, ref_model=str(tiny_models["llama"]))
     groups = list(trainer.train_dataset)
     first, turned = (
-        trainer.data_collator([groups[number] for number in order]) for order in ((0, 1, 2, 3), (2, 0, 3, 1))
+        replace(trainer.data_collator, layout=layout)([groups[number] for number in order])
+        for layout, order in (("trees", (0, 1, 2, 3)), ("padded", (2, 0, 3, 1)))
     )
-    for name, value in (("input_ids", 5), ("attention_mask", 0), ("completion_mask", False)):
-        turned[name] = torch.nn.functional.pad(turned[name], (0, 7), value=value)
     assert first["cell_win"].tolist() != turned["cell_win"].tolist()
     losses = [trainer.compute_loss(policy, batch) for batch in (first, turned)]
     gradients = [
@@ -164,8 +168,9 @@ def test_accumulation_normalises_over_the_window(tiny_models, uneven, config, lo
 def expected_metrics(trainer, dataset, loss_type):
     """Loss and metrics over all cells of all test groups, in float64 NumPy, from log-probs taken one by one."""
     groups = trainer.eval_dataset
-    sequences, ratios, logps = groups.scored, {}, {}
-    rows, labels, starts = dataset.pairs["test"].to_list(), response_labels(dataset, "test"), sequences.prompt_lengths
+    sequences, ratios, logps = groups.pairs.sequences, {}, {}
+    rows, labels = dataset.pairs["test"].to_list(), response_labels(dataset, "test")
+    starts = sequences.prompt_lengths * (loss_type != "joint")
     for number in range(len(sequences)):
         tokens, start = sequences[number], max(starts[number], 1)
         scores = trainer.model(torch.tensor(tokens[None].astype(np.int64))).logits[0].double().log_softmax(-1)
@@ -424,12 +429,15 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"beta": math.nan}, "beta nan cannot work"),
         ({"temperature": 0.0}, "temperature 0.0 cannot work: it must be greater than 0"),
         ({"temperature": math.nan}, "temperature nan cannot work"),
-        ({"normalize": "rows"}, "normalize 'rows' is not known: it is one of row, sinkhorn, none"),
+        ({"normalize": "rows"}, "normalize 'rows' is not known: did you mean 'row'. it is one of row, sinkhorn, none"),
         ({"diagonal_alpha": 1.2}, "diagonal_alpha 1.2 cannot work: it is a share"),
         ({"max_length": 3}, "max_length 3 cannot work.*at least 4 tokens; none sets no limit"),
-        ({"remove_unused_columns": True}, "remove_unused_columns cannot be on"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 has no meaning"),
-        ({"train_sampling_strategy": "group_by_length"}, "'group_by_length'.*use one of random, sequential"),
+        ({"remove_unused_columns": True}, "remove_unused_columns True cannot work: a row is a whole contrast group"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            "strategy group_by_length cannot.*use one of random, sequential",
+        ),
         ({"bf16_full_eval": True}, "use bf16 or fp16"),
         ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps 0 cannot work"),
@@ -459,3 +467,17 @@ def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_
     small.resize_token_embeddings(100)
     with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
         RPOTrainer(small, config(), echo, processing_class=AutoTokenizer.from_pretrained(tiny_models["qwen2"]))
+
+
+def test_a_batch_too_large_for_memory_is_one_sentence(tiny_models, echo, config, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for size, sequences in ((None, 8), (3, 3)):
+        trainer = RPOTrainer(str(tiny_models["qwen2"]), config(micro_batch_size=size), echo)
+        monkeypatch.setattr("rpo_data.trainer.trainer.batch_logprobs", full)
+        with pytest.raises(
+            TrainingError, match=rf"over {sequences} sequences in rows of \d+ tokens does not fit in memory"
+        ):
+            trainer.train()
+        monkeypatch.undo()

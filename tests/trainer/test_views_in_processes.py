@@ -10,7 +10,11 @@ import pytest
 
 @pytest.mark.slow
 def test_views_switch_in_two_processes_and_after_a_resume_as_in_one(echo, tiny_models, tmp_path, monkeypatch):
-    """Four groups a view, two a step: steps 0 and 1 are epoch 0, and checkpoint 3 lies in the middle of epoch 1."""
+    """Four groups a view, two a step: steps 0 and 1 are epoch 0, and checkpoint 3 lies in the middle of epoch 1.
+
+    Two processes add the same numbers in another order than one does, so there figures are only near; a run that was
+    resumed equals an uninterrupted one of as many processes to the bit.
+    """
     for name in ("pairs", "groups", "neighbors"):
         getattr(echo, name).save_to_disk(str(tmp_path / name))
     (tmp_path / "manifest.json").write_text(echo.manifest.to_json())
@@ -34,10 +38,14 @@ def test_views_switch_in_two_processes_and_after_a_resume_as_in_one(echo, tiny_m
     for rank in two:
         assert rank["views"] == one["views"]
         assert rank["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    again = run("again", 2, str(tmp_path / "two" / "checkpoint-3"))
-    for rank in again:
-        assert rank["views"] == one["views"][3:]
-        assert {step: loss for step, loss in rank["losses"].items() if int(step) > 3} == pytest.approx(
-            {step: loss for step, loss in one["losses"].items() if int(step) > 3}, abs=1e-5
-        )
+    for whole, processes in ((one, 1), (two[0], 2)):
+        folder = "one" if processes == 1 else "two"
+        again = run(f"{folder}-again", processes, str(tmp_path / folder / "checkpoint-3"))
+        assert len(again) == processes
+        for rank in again:
+            assert rank["views"] == one["views"][3:]
+            assert rank["losses"] == whole["losses"]
+            assert rank["weights"] == whole["weights"]
+    assert two[0]["weights"] == two[1]["weights"]
+    assert sorted(one["losses"]) == list("123456")
     assert one["losses"]["6"] < one["losses"]["1"] - 0.01  # it moved, so equal losses say something

@@ -19,8 +19,8 @@ data = ContrastDataset(Manifest.model_validate_json((folder / "manifest.json").r
 tokenizer = AutoTokenizer.from_pretrained(folder / "model")
 
 
-def new_trainer(loss_type: str) -> RPOTrainer:
-    args = RPOConfig(
+def new_trainer(loss_type: str, **settings) -> RPOTrainer:
+    defaults = dict(
         output_dir=str(out / "run"),
         cache_dir=str(out / "cache"),
         loss_type=loss_type,
@@ -39,8 +39,13 @@ def new_trainer(loss_type: str) -> RPOTrainer:
         save_strategy="no",
         report_to="none",
     )
+    args = RPOConfig(**defaults | settings)
     policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
     return RPOTrainer(policy, args, data, data, processing_class=tokenizer, ref_model=str(folder / "model"))
+
+
+def weights(trainer: RPOTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
 results = {}
@@ -51,8 +56,18 @@ for loss_type in ("rpo", "diagonal", "lipo"):
         "before": trainer.state.log_history[0],
         "log": trainer.state.log_history[1],
         "reference": trainer.train_dataset.ref_logps.tolist(),
-        "parameters": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).tolist(),
+        "parameters": weights(trainer).tolist(),
     }
+steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}  # so not the last
+trainer = new_trainer("rpo", max_steps=3, **steps, **best)
+trainer.train()
+best_model = {
+    "checkpoint": trainer.state.best_model_checkpoint,
+    "losses": {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry},
+    "after": trainer.evaluate()["eval_loss"],
+    "weights": trainer.accelerator.gather(weights(trainer)[None]).tolist(),
+}
 unshared = new_trainer("rpo")
 unshared.evaluate()
 try:
@@ -62,6 +77,7 @@ except TrainingError as error:
     refused = str(error)
 if trainer.is_world_process_zero():
     files = len(list((out / "cache").rglob("*.arrow")))
-    result = {"losses": results, "refused": refused, "files": files, "processes": trainer.accelerator.num_processes}
+    processes = trainer.accelerator.num_processes
+    result = {"losses": results, "best": best_model, "refused": refused, "files": files, "processes": processes}
     (out / "result.json").write_text(json.dumps(result))
 trainer.end()

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from datasets import load_from_disk
 from transformers import TrainerCallback
 
@@ -40,6 +41,8 @@ trainer = RPOTrainer(model, args, dataset, callbacks=[Watch()])
 trainer.train(resume_from_checkpoint=None if checkpoint == "none" else checkpoint)
 losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
 rank = trainer.accelerator.process_index
-result = {"views": Watch.seen, "losses": losses, "processes": trainer.accelerator.num_processes}
+weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).tolist()
+processes = trainer.accelerator.num_processes
+result = {"views": Watch.seen, "losses": losses, "weights": weights, "processes": processes}
 Path(out, f"rank-{rank}.json").write_text(json.dumps(result))
 trainer.end()

@@ -1,0 +1,134 @@
+"""Which layout of sequences a model can read (see packing.py): asked by name, then tried on a first group."""
+
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rpo_data.trainer.collator import Group, GroupCollator
+from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.packing import Layout
+
+logger = logging.getLogger(__name__)
+
+_FLEX_TOKENS = 8192
+_FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention")
+_EXACT, _ROUGH = 1e-5, 2e-2
+"""Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
+
+
+def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
+    """Why this model cannot read `trees` or `packed` sequences, as far as its class and config say; else None."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # below adapters
+    config = base.config.get_text_config()
+    known = {"full_attention"} if layout == "trees" else {"full_attention", "sliding_attention"}
+    kinds = sorted({*(getattr(config, "layer_types", None) or ["full_attention"])} - known)
+    attention = getattr(config, "_attn_implementation", None)
+    adapter = getattr(model, "active_peft_config", None)
+    reasons = [
+        (kinds, f"it has layers of the kind {', '.join(kinds)}"),
+        (getattr(config, "attention_chunk_size", None), "its layers attend to chunks"),
+        (getattr(base, "_is_stateful", False), "it reads tokens into a state, one after the other"),
+        (config.is_encoder_decoder, "it is an encoder and a decoder"),
+        (not getattr(config, "is_causal", True), "its tokens see those behind them"),
+        (getattr(config, "use_bidirectional_attention", False), "its tokens see those behind them"),
+        (getattr(config, "alibi", False), "it counts positions along the row (ALiBi)"),
+        (getattr(adapter, "is_prompt_learning", False), "its adapter puts tokens before the prompt"),
+        ("position_ids" not in inspect.signature(base.forward).parameters, "it takes no position_ids"),
+    ]
+    if layout == "trees":
+        reasons += [
+            (getattr(config, "sliding_window", None), "its layers attend to a sliding window"),
+            (
+                attention not in ("sdpa", "flex_attention"),
+                f"its attention is '{attention}', and takes no mask of trees: load it with sdpa or flex_attention",
+            ),
+        ]
+    return next((reason for wrong, reason in reasons if wrong), None)
+
+
+def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool) -> GroupCollator:
+    """The collator in the fastest layout that this model can read: not refused by name, and right on a first group.
+
+    Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Trees of
+    long groups are tried with FlexAttention first, where the model is on a GPU and its attention is sdpa; if they are right,
+    the model keeps it. Log-probs must equal those of single sequences to 1e-5 (relative, of the group), with the weights in
+    float32; where the attention or the memory does not allow that, to 2e-2. One line warns of each layout that fails.
+    """
+    exact = getattr(model.config.get_text_config(), "_attn_implementation", None) in _FLOAT32_ATTENTION
+    try:
+        with _in_float32(model) if exact else nullcontext():
+            return _first_right(collator, model, group, share_prompts, _EXACT if exact else _ROUGH)
+    except torch.OutOfMemoryError:
+        return _first_right(collator, model, group, share_prompts, _ROUGH)
+
+
+def _first_right(
+    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
+) -> GroupCollator:
+    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    padded = replace(collator, layout="padded", one_row=False)
+    ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
+    if share_prompts:
+        ways.insert(0, ("trees", attention, "prompts are not shared"))
+        if attention == "sdpa" and model.device.type == "cuda" and _is_long(group):
+            ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
+    alone: Tensor | None = None
+    for layout, own, otherwise in ways:
+        fitted = replace(collator, layout=layout, one_row=own not in ("sdpa", "eager"))  # others skip what is masked
+        reason = layout_refusal(model, layout)
+        if reason is None:
+            alone = _logprobs(replace(padded, micro_batch_size=1), model, group) if alone is None else alone
+            try:
+                if own != model.config._attn_implementation:
+                    model.set_attn_implementation(own)
+                difference = _logprobs(fitted, model, group) - alone
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
+                reason = " ".join(str(error).split())[:200]
+            else:
+                if difference.norm() <= tolerance * alone.norm():
+                    return fitted
+                reason = f"log-probs of the first group come out otherwise, by up to {difference.abs().max():.2g} nats"
+        logger.warning("%s, which is slower: %s (%s)", otherwise, reason, type(model).__name__)
+    return padded
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Weights of 16 bits in float32 for a while; there and back again changes no bit."""
+    half = [(weight, weight.dtype) for weight in model.parameters() if weight.dtype in (torch.bfloat16, torch.float16)]
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 would be a thousandth off
+    try:
+        for weight, _ in half:
+            weight.data = weight.data.float()
+        yield
+    finally:
+        for weight, dtype in half:
+            weight.data = weight.data.to(dtype)
+        torch.set_float32_matmul_precision(precision)
+
+
+def _is_long(group: Group) -> bool:
+    """Whether FlexAttention pays: more than 8,192 tokens with each prompt once (docs/training.md, "How fast")."""
+    prompts = {item.tokens[: item.prompt_length].tobytes(): item.prompt_length for item in group.completions.values()}
+    answers = sum(len(item.tokens) - item.prompt_length for item in group.completions.values())
+    return sum(prompts.values()) + answers > _FLEX_TOKENS
+
+
+@torch.no_grad()
+def _logprobs(collator: GroupCollator, model: PreTrainedModel, group: Group) -> Tensor:
+    training = model.training
+    model.eval()
+    try:
+        return batch_logprobs(model, send_to_device(collator([group])["pieces"], model.device))
+    finally:
+        model.train(training)
