@@ -9,7 +9,7 @@ import polars as pl
 from rpo_data.dataset import ContrastDataset
 from rpo_data.page import plots
 from rpo_data.page.cells import Curves, GroupCells, group_figures, read_groups, sums_of_columns, temperature_curves
-from rpo_data.page.map import map_points, random_cosines, topic_rows
+from rpo_data.page.map import PromptMap, map_points, random_cosines, topic_rows
 from rpo_data.page.rows import (
     CONTRADICTIONS,
     contradictions,
@@ -60,9 +60,7 @@ def collect_facts(data: ContrastDataset) -> Facts:
         "curves": curves,
         "step": step,
         "weak": _weak(manifest, figures),
-        "lowest": _with_texts(
-            data, groups, figures.drop_nulls("similarity").sort("similarity", "group").head(_LISTED), None
-        ),
+        "lowest": _with_texts(data, groups, _weakest(figures), None),
         "hubs": _with_texts(data, groups, _heaviest(figures), "hub"),
         "lengths": {name: distribution([found]) for name, found in lengths.items()},
         "longer": float((lengths["chosen"] > lengths["rejected"]).mean()) if data.paired else None,
@@ -79,19 +77,21 @@ def collect_facts(data: ContrastDataset) -> Facts:
         "lengths": plots.histogram(lengths, _LENGTHS, "characters (log scale)", "responses", log=True),
         **_plots_of_groups(data, groups, figures),
     }
+    return Facts(told, _drawn(drawn, curves, mapped))
+
+
+def _drawn(drawn: dict[str, plots.Spec], curves: Curves, mapped: PromptMap | None) -> dict[str, Any]:
+    """What the script of the page needs: every plot, the points of the map, and what the slider says."""
     if mapped:
-        drawn |= {
-            "map": plots.prompt_map(mapped.points, "topic"),
-            "map-cosine": plots.prompt_map(mapped.points, "cosine"),
-        }
-    page = {
+        drawn = drawn | {"map": plots.prompt_map(mapped.points, "topic")}
+        drawn["map-cosine"] = plots.prompt_map(mapped.points, "cosine")
+    return {
         "plots": drawn,
         "points": mapped.points.to_dicts() if mapped else [],
         "temperatures": [float(f"{heat:.4g}") for heat in curves.temperatures],
         "contrasts": [round(count, 2) for count in curves.contrasts.tolist()],
         "own": [round(share, 3) for share in curves.shares[:, 0].tolist()],
     }
-    return Facts(told, page)
 
 
 def _funnel(manifest: Manifest) -> list[dict[str, Any]]:
@@ -149,6 +149,10 @@ def _weak(manifest: Manifest, figures: pl.DataFrame) -> dict[str, Any] | None:
         "below": int((mean <= random).sum()),
         "groups": len(mean),
     }
+
+
+def _weakest(figures: pl.DataFrame) -> pl.DataFrame:
+    return figures.drop_nulls("similarity").sort("similarity", "group").head(_LISTED)
 
 
 def _heaviest(figures: pl.DataFrame) -> pl.DataFrame:
