@@ -23,7 +23,7 @@ setup: .venv/ready
 # report.html is tested in Debian's Chromium; where there is none, these tests are skipped
 browser:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
-	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium; } || \
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } || \
 	{ echo "Chromium is not here and could not be installed: install it, or run this as root on Debian" >&2; exit 1; }
 
 # embedding-atlas, which `rpo-data explore` serves, brings 500 MB; without it its test is skipped

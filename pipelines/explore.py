@@ -4,10 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import pyarrow.parquet as pq
 
@@ -60,26 +62,34 @@ def explore(
     for option, column in {"text": "prompt", "x": "x", "y": "y", "neighbors": "neighbors"}.items():
         command += [f"--{option}", column]
     command += ["--labels", str(view / "labels.parquet"), "--host", "127.0.0.1", "--port", str(port), "--no-auto-port"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _wait(server, port)
-        address = f"http://127.0.0.1:{port}"
-        say(f"the map is at {address}; Ctrl-C stops it")
-        if browse:
-            webbrowser.open(address)
-        while server.poll() is None:  # waiting without an end would not be broken by Ctrl-C: polars has its own handler
-            time.sleep(0.2)
-    finally:
-        server.terminate()
+    with tempfile.TemporaryFile() as errors:
+        server = subprocess.Popen(
+            command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=subprocess.DEVNULL, stderr=errors
+        )
         try:
-            server.wait(timeout=3)
-        except subprocess.TimeoutExpired:  # it waits for the browser to hang up
-            server.kill()
-            server.wait()
+            _wait(server, port, errors)
+            address = f"http://127.0.0.1:{port}"
+            say(f"the map is at {address}; Ctrl-C stops it")
+            if browse:
+                webbrowser.open(address)
+            while (
+                server.poll() is None
+            ):  # waiting without an end would not be broken by Ctrl-C: polars has its own handler
+                time.sleep(0.2)
+        finally:
+            _stop(server)
 
 
-def _wait(server: subprocess.Popen[str], port: int) -> None:
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=3)
+    except subprocess.TimeoutExpired:  # it waits for the browser to hang up
+        server.kill()
+        server.wait()
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, errors: IO[bytes]) -> None:
     """Wait until the server answers.
 
     Raises:
@@ -88,9 +98,9 @@ def _wait(server: subprocess.Popen[str], port: int) -> None:
     end = time.monotonic() + _STARTING
     while not _answers(port):
         if server.poll() is not None:
-            assert server.stderr is not None
-            told = server.stderr.read().strip().splitlines() or ["it said nothing"]
-            raise RpoDataError(f"embedding-atlas did not start ({told[-1]}): try its command embedding-atlas by itself")
+            errors.seek(0)
+            told = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RpoDataError(f"embedding-atlas did not start ({told[-1]}): install it again, or try its own command")
         if time.monotonic() > end:
             raise RpoDataError(f"embedding-atlas did not answer on port {port} in {_STARTING} seconds: try again")
         time.sleep(0.1)

@@ -40,7 +40,9 @@ def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray |
         return None
     table = load_from_disk(str(Path(data.path) / "vectors"))["train"].data.table
     known = pl.DataFrame({"prompt_id": pl.Series(table["prompt_id"])}).with_row_index("row")
-    rows = pl.DataFrame({"prompt_id": prompt_ids}).join(known, on="prompt_id", how="left", maintain_order="left")
+    rows = pl.DataFrame({"prompt_id": prompt_ids}, schema={"prompt_id": pl.String}).join(
+        known, on="prompt_id", how="left", maintain_order="left"
+    )
     taken = take_rows(table.select(["vector"]), rows["row"].to_numpy().astype(np.int64))["vector"].combine_chunks()
     return taken.flatten().to_numpy().reshape(len(prompt_ids), -1)
 
@@ -53,8 +55,8 @@ def random_cosines(data: ContrastDataset) -> np.ndarray | None:
     if not data.manifest.recipe.mix_languages:
         alike = pairs[0]["language"].eq_missing(pairs[1]["language"])
         pairs = [side.filter(alike) for side in pairs]
-    vectors = vectors_of(data, pl.concat(pairs)["prompt_id"].to_list())
-    if vectors is None or not len(vectors):
+    vectors = vectors_of(data, pl.concat(pairs)["prompt_id"].to_list()) if len(pairs[0]) else None
+    if vectors is None:
         return None
     one, other = np.split(vectors.astype(np.float64), 2)
     return np.einsum("rd,rd->r", one, other)
