@@ -80,6 +80,14 @@ def test_refusals(dataset, cache_dir, tmp_path, monkeypatch):
             exploring.explore(dataset, cache_dir, port=taken.getsockname()[1])
 
 
+def test_a_server_that_does_not_start_is_told(tmp_path):
+    with socket.socket() as free, (tmp_path / "errors").open("w+b") as errors:
+        free.bind(("127.0.0.1", 0))
+        server = subprocess.Popen([sys.executable, "-c", "raise SystemExit('no room')"], stderr=errors)
+        with pytest.raises(RpoDataError, match=r"embedding-atlas did not start \(no room\): install it again"):
+            exploring._wait(server, free.getsockname()[1], errors)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("embedding_atlas") is None, reason="the extra explore is not installed; .ci/run installs it"
