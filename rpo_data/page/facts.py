@@ -60,6 +60,7 @@ def collect_facts(data: ContrastDataset) -> Facts:
         "curves": curves,
         "step": step,
         "weak": _weak(manifest, figures),
+        "means": {"mined groups": distribution([figures["similarity"].drop_nulls().to_numpy()])},
         "lowest": _with_texts(data, groups, _weakest(figures), None),
         "hubs": _with_texts(data, groups, _heaviest(figures), "hub"),
         "lengths": {name: distribution([found]) for name, found in lengths.items()},
