@@ -5,7 +5,7 @@ SAMPLE := examples/hh-helpful-1000.jsonl.gz
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint types format clean
+.PHONY: help setup browser atlas demo test lint types format clean
 
 help:
 	@echo "make demo   build a dataset from 1,000 real pairs, look at a group, train a small model from it"
@@ -19,6 +19,16 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# report.html is tested in Debian's Chromium; where there is none, these tests are skipped
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } || \
+	{ echo "Chromium is not here and could not be installed: install it, or run this as root on Debian" >&2; exit 1; }
+
+# embedding-atlas, which `rpo-data explore` serves, brings 500 MB; without it its test is skipped
+atlas: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[explore]'
 
 demo: setup
 	rm -rf demo/model demo/run

@@ -13,9 +13,9 @@ from rpo_data.errors import LogError
 from rpo_data.pipelines.checking import Checked, Say, Track, read_and_check
 from rpo_data.pipelines.mining import Mined, mine
 from rpo_data.pipelines.prompts import Prompts, embed_and_split
+from rpo_data.pipelines.report import write_report
 from rpo_data.pipelines.store import cache_folder
 from rpo_data.readme import folder_readme
-from rpo_data.report import render_report
 from rpo_data.schemas.manifest import Manifest, SplitInfo
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.schemas.tables import FORMAT_VERSION
@@ -78,16 +78,16 @@ def build(
     with replacing(out) as folder:
         tables = _write_tables(folder, checked, prompts, mined)
         manifest = _manifest(checked, prompts, mined, recipe, limit, previous, tables)
-        finish(folder, manifest, started)
+        finish(folder, manifest, started, cache)
     return load(out)
 
 
-def finish(folder: Path, manifest: Manifest, started: float) -> None:
+def finish(folder: Path, manifest: Manifest, started: float, cache: Path) -> None:
     """Write what tells of the tables: manifest, README, report, and the facts of the run."""
     (folder / "README.md").write_text(folder_readme(manifest), encoding="utf-8")
     (folder / "run.json").write_text(_run_facts(started), encoding="utf-8")
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-    (folder / "report.html").write_text(render_report(load(folder)), encoding="utf-8")
+    write_report(load(folder), folder, cache)
 
 
 def package_versions() -> dict[str, str]:

@@ -267,6 +267,67 @@ def show(
         print_group(out, row, characters)
 
 
+@app.command("report")
+def write_page(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    cache_dir: CacheDir = None,
+) -> None:
+    """Write a dataset's report.html anew: one self-contained page on what was lost, what mining did, and how groups look.
+
+    Example: rpo-data report dataset
+    """
+    _need_extra("build", "jinja2", "polars", "vl_convert")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.report import write_report
+    from rpo_data.pipelines.store import cache_folder
+
+    _say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
+
+
+@app.command("explore")
+def explore_dataset(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5055,
+    browse: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Open an interactive map of the prompts: groups, neighbours, weights, search. Nothing leaves this machine.
+
+    Example: rpo-data explore dataset
+    """
+    _need_extra("explore", "polars", "embedding_atlas")
+    from rpo_data.dataset import load
+    from rpo_data.pipelines.explore import explore
+    from rpo_data.pipelines.store import cache_folder
+
+    try:
+        explore(load(dataset), cache_folder(cache_dir), port=port, browse=browse, say=_say)
+    except _Stopped:
+        _say("stopped")
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
+) -> None:
+    """Show what changed between two datasets: settings, counts, reasons, quality, and rows that moved.
+
+    Example: rpo-data diff dataset dataset-sinkhorn
+    """
+    _need_extra("build", "polars")
+    from rpo_data.dataset import load
+    from rpo_data.difference import compare_datasets
+    from rpo_data.pipelines.diff import print_difference
+
+    difference = compare_datasets(load(before), load(after))
+    if as_json:
+        sys.stdout.write(difference.model_dump_json(indent=2) + "\n")
+    else:
+        print_difference(out, difference)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def score(
     context: typer.Context,

@@ -58,7 +58,7 @@ def regroup(
         RecipeError: a key is none of `KEYS`, or a value is wrong.
         DatasetError: the dataset cannot be opened or holds no vectors; `out` cannot be written.
     """
-    started, folder, out = time.time(), Path(dataset), Path(out).resolve()
+    started, folder, out, cache = time.time(), Path(dataset), Path(out).resolve(), cache_folder(cache_dir)
     for key in changes:
         if key not in KEYS:
             raise RecipeError(f"regroup cannot change '{key}': build again; it can change {', '.join(KEYS)}")
@@ -68,7 +68,7 @@ def regroup(
     mode = data.manifest.mode
     table, ids = _pairs(data) if data.paired else _responses(data)
     prompts = _prompts(data, folder, ids)
-    mined = mine(ids, _ties(folder), prompts, recipe, mode, cache=cache_folder(cache_dir), say=say)
+    mined = mine(ids, _ties(folder), prompts, recipe, mode, cache=cache, say=say)
     position = ids["position"].to_numpy()
     with replacing(out) as target:
         hashes = write_rows(target, table, {split: position[rows] for split, rows in mined.order.items()}, mode)
@@ -77,7 +77,7 @@ def regroup(
             shutil.copytree(folder / name, target / name)
             hashes |= {key: value for key, value in data.manifest.tables.items() if key.startswith(f"{name}/")}
         shutil.copy(folder / "rejects.parquet", target / "rejects.parquet")
-        finish(target, _manifest(data.manifest, mined, recipe, hashes), started)
+        finish(target, _manifest(data.manifest, mined, recipe, hashes), started, cache)
     return load(out)
 
 

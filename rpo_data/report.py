@@ -1,15 +1,46 @@
-"""report.html: one self-contained page on a dataset. Texts of the data are escaped by jinja2; the page runs no script."""
+"""report.html: one self-contained page on a dataset, from its tables and manifest alone, so that equal data gives equal bytes.
 
-from typing import Any
+Nothing of the data can run: jinja2 escapes every text, what the plots draw is JSON with < > & escaped, and a content security
+policy admits the two scripts of the page by their hashes, and no request.
+"""
+
+import base64
+import hashlib
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from rpo_data.dataset import ContrastDataset, judgement
-from rpo_data.schemas.rules import RULES
+from rpo_data.page.facts import collect_facts
+from rpo_data.page.rows import excerpt
+
+_ROWS = 12  # rows of a side of a group to read
+_TEXT = 1200  # characters of a text to read
 
 
-def render_report(data: ContrastDataset) -> str:
-    """The page for a dataset; equal datasets give equal bytes."""
+def render_report(data: ContrastDataset, script: str) -> str:
+    """The page for a dataset.
+
+    Args:
+        data: the dataset; of one without `vectors/` the map and the cosines of random pairs are not drawn.
+        script: Vega, Vega-Lite and Vega-Embed, as one ES module (`pipelines.report.plot_script`).
+    """
+    facts, environment = collect_facts(data), _environment()
+    own_script = environment.get_template("report.js").render()
+    return environment.get_template("report.html.j2").render(
+        **facts.told,
+        page=facts.drawn,
+        script=Markup(script),
+        own_script=Markup(own_script),
+        hashes=[_script_hash(text) for text in (script, own_script)],
+        text_limit=_TEXT,
+        row_limit=_ROWS,
+    )
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("rpo_data"),
         autoescape=True,
@@ -17,24 +48,15 @@ def render_report(data: ContrastDataset) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["last_text"] = lambda messages: messages[-1]["content"] or "(tool call)"
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    environment.filters["excerpt"] = excerpt
     environment.filters["judgement"] = judgement
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        manifest=data.manifest,
-        read=sum(source.records_read for source in data.manifest.sources),
-        kept=sum(source.rows_kept for source in data.manifest.sources),
-        reasons={code: rule.reason for code, rule in RULES.items()},
-        examples=_examples(data),
-    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["figure"] = lambda value, digits=3: "none" if value is None else f"{value:.{digits}f}"
+    environment.filters["percent"] = lambda value: f"{value:.1%}"
+    return environment
 
 
-def _examples(data: ContrastDataset) -> list[dict[str, Any]]:
-    """The most, the middle and the least related group of the train split, with texts."""
-    ranked = data.ranked_groups()
-    places = {"Most related": 0, "In the middle": len(ranked) // 2, "Least related": len(ranked) - 1}
-    shown: dict[int, dict[str, Any]] = {}
-    for title, place in places.items():
-        group_id, mean = ranked[place]
-        shown.setdefault(place, data.group(group_id) | {"title": title, "mean": mean})
-    return list(shown.values())
+def _script_hash(text: str) -> str:
+    """As a content security policy names a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

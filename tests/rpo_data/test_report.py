@@ -1,31 +1,115 @@
-"""The page says what the manifest says, and nothing in a log can become markup."""
+"""The page says what the manifest says, nothing in a log can become markup, and no log makes it large."""
 
+import json
 import re
+import shutil
 
+import pytest
 from tests_support import pair
 
 from rpo_data import Recipe, build
+from rpo_data.dataset import load
+from rpo_data.page.map import POINTS
+from rpo_data.report import render_report
+
+SCRIPT = "/* the plots */"
 
 
-def test_texts_of_the_logs_stay_text(write_lines, tmp_path, cache_dir):
-    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    records = [pair(n, chosen=f"{evil} {n}", prompt=f"javascript:alert({n}) {evil}") for n in range(4)]
-    logs = write_lines("<b>logs.jsonl", records)
-    data = build(logs, tmp_path / "out", Recipe(embedder="static", test_fraction=0), cache_dir=cache_dir)
-    page = (data.path / "report.html").read_text()
+@pytest.fixture
+def render(write_lines, tmp_path, cache_dir):
+    def make(records, name="logs.jsonl", **keys):
+        recipe = Recipe(**{"embedder": "static", "test_fraction": 0, "group_size": 4} | keys)
+        data = build(write_lines(name, records), tmp_path / "out", recipe, cache_dir=cache_dir)
+        return data, render_report(data, SCRIPT)
+
+    return make
+
+
+def test_texts_of_the_logs_stay_text(render):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    records = [pair(n, chosen=f"{evil} {n}", prompt=f"javascript:alert({n}) {evil}", language=evil) for n in range(4)]
+    _, page = render(records, "<b>logs.jsonl")
     assert "&lt;script&gt;alert(1)" in page
     assert "&lt;b&gt;logs.jsonl" in page
-    assert not re.search(r"<(script|img|b)\b", page)
-    assert not re.search(r"<[a-z][^>]*(href|src)=", page)
+    assert re.findall(r"<script[^>]*>", page) == [
+        '<script type="application/json" id="page-data">', '<script type="module">', '<script type="module">',
+    ]  # fmt: skip
+    assert page.count("</script>") == 3
+    assert not re.search(r"<(img|b)\b", page)
+    assert not re.search(r"<[a-z][^>]*(href|src)=[\"']?[^\"'#]", page)
 
 
-def test_it_shows_what_the_manifest_says(write_lines, tmp_path, cache_dir):
-    logs = write_lines("logs.jsonl", [*(pair(n) for n in range(12)), pair(1), pair(2, chosen="")])
-    recipe = Recipe(embedder="static", test_fraction=0, group_size=4)
-    data = build(logs, tmp_path / "out", recipe, cache_dir=cache_dir)
-    page = " ".join((data.path / "report.html").read_text().split())
-    assert "14 log records became 12 preference pairs in contrast groups of 4" in page
-    assert f"{data.manifest.quality.mean_similarity:.4f}" in page
-    assert page.count("<section>") == 3
-    assert "empty_response" in page
-    assert "duplicate" in page
+def test_it_shows_what_the_manifest_says(render):
+    records = [*(pair(n) for n in range(12)), pair(1), pair(2, chosen="")]
+    records += [pair(0, prompt="x?", chosen="a", rejected="b"), pair(0, prompt="x?", chosen="b", rejected="a")]
+    data, page = render(records)
+    page = " ".join(page.split())
+    quality = data.manifest.quality
+    assert "16 log records became 12 preference pairs in contrast groups of 4" in page
+    assert (
+        f"<strong>{quality.mean_similarity:.3f}</strong> against <strong>{quality.random_similarity:.3f}</strong>"
+        in page
+    )
+    assert page.count("<section> <h3>") == 3
+    for step in (
+        'records read</th><td class="n">16',
+        'records used</th><td class="n">15',
+        'pairs kept</th><td class="n">12',
+    ):
+        assert step in page
+    assert "logs.jsonl:14" in page  # the empty response
+    assert "1 merged into an equal one" in page
+    assert "2 pairs speak against others and were left out: 2 conflict." in page
+    assert "<li>logs.jsonl:15: logs.jsonl:16 judges" in page
+    assert "To keep such rows instead: <code>--conflicts keep-and-mask</code>" in page
+
+
+@pytest.mark.parametrize("mode", ["unpaired", "scored"])
+def test_responses_have_a_page_too(render, mode):
+    turns = [
+        [{"role": "user", "content": f"question {n}?"}, {"role": "assistant", "content": f"answer {n}"}]
+        for n in range(20)
+    ]
+    thumbs = [{"messages": said, "label": n % 3 > 0} for n, said in enumerate(turns)]
+    answers = [{"response": f"answer {score}", "fine-grained_score": score} for score in (1, 2, 5)]
+    scored = [{"instruction": f"question {n}?", "completions": answers} for n in range(20)]
+    _, page = render(thumbs if mode == "unpaired" else scored, mode=mode, group_size=6)
+    assert "wins: prompt, last turn" in page
+    assert "losses: prompt, last turn" in page
+    drawn = _drawn(page)
+    assert {"contrasts", "map", "lengths"} <= set(drawn["plots"])
+    assert len(drawn["points"]) == 20
+
+
+def test_without_vectors_and_rejects_the_rest_is_there(render):
+    data, page = render([*(pair(n) for n in range(12)), pair(2, chosen="")])
+    for name in ("vectors", "rejects.parquet"):
+        path = data.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    bare = render_report(load(data.path), SCRIPT)
+    assert {"map", "map-cosine"} == set(_drawn(page)["plots"]) - set(_drawn(bare)["plots"])
+    assert "There is no map" in bare
+    assert "empty_response" in bare
+    assert "logs.jsonl:13" not in bare
+
+
+def test_equal_data_gives_equal_bytes(render, tmp_path):
+    data, page = render([pair(n, prompt=f"question {n}, {n * 7}?") for n in range(30)], views=2)
+    moved = shutil.copytree(data.path, tmp_path / "elsewhere")
+    assert render_report(load(moved), SCRIPT) == page
+    assert str(tmp_path) not in page
+
+
+def test_many_long_texts_leave_the_page_small(render):
+    count = POINTS + 200
+    wide, long = "漢字 <&> " * 25, "漢字 <&> " * 200
+    records = [
+        pair(n, prompt=f"{n * 7919} {wide}", chosen=f"{n} {long}", annotator=f"{n} {wide}") for n in range(count)
+    ]
+    _, page = render(records, group_size=8, duplicate_score=1.001)
+    assert POINTS - 8 <= len(_drawn(page)["points"]) <= POINTS + 8
+    assert len(page.encode()) < 2_000_000  # the plots' script takes 900,000 more
+
+
+def _drawn(page):
+    return json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', page, re.DOTALL)[1])
