@@ -11,6 +11,7 @@ help:
 	@echo "make demo   build a dataset from 1,000 real pairs, look at a group, train a small model from it"
 	@echo "make test   run all tests"
 	@echo "make lint types format   what CI checks besides"
+	@echo "make browser atlas       Chromium and embedding-atlas, without which their tests are skipped"
 	@echo "make clean  remove .venv, demo/ and build files"
 
 setup: .venv/ready

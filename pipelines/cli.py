@@ -1,21 +1,18 @@
 """The command line: parse, call, print. `rpo-data` = `rpo_data.pipelines.cli:main`."""
 
-import inspect
 import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
-from rich.console import Console
+from rich.markup import escape
 
-from rpo_data.errors import MissingExtra, RecipeError, RpoDataError
+from rpo_data.errors import RecipeError, RpoDataError
+from rpo_data.pipelines.console import StageProgress, Stopped, log, need_extra, out, say, with_recipe_options
 from rpo_data.schemas.recipe import Recipe
 
 app = typer.Typer(
@@ -26,9 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, soft_wrap=True)
-log = Console(stderr=True, highlight=False, soft_wrap=True)
-
 CacheDir = Annotated[
     Path | None, typer.Option(help="Where vectors and finished stages are kept [$XDG_CACHE_HOME/rpo-data].")
 ]
@@ -36,55 +30,8 @@ DatasetName = Annotated[str, typer.Argument(help="Folder that `rpo-data build` w
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a dataset on the Hub.")]
 
 
-def _with_recipe_options(
-    command: Callable[..., None], keys: Sequence[str] = tuple(Recipe.model_fields)
-) -> Callable[..., None]:
-    """Give a command one option for each of these recipe keys, collected in its `options` argument."""
-
-    def run(**arguments: Any) -> None:
-        options = {key: arguments.pop(key) for key in keys}
-        command(options=options, **arguments)
-
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-    added = [
-        inspect.Parameter(
-            key,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                bool | None if field.annotation is bool else str | None,
-                typer.Option(
-                    help=(field.description or "") + _default(field),
-                    metavar=_metavar(field.annotation),
-                    rich_help_panel="Recipe keys (defaults in brackets)",
-                ),
-            ],
-        )
-        for key, field in Recipe.model_fields.items()
-        if key in keys
-    ]
-    run.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
-    run.__doc__, run.__name__ = command.__doc__, command.__name__
-    run.__annotations__ = {p.name: p.annotation for p in own + added}
-    return run
-
-
-def _default(field: FieldInfo) -> str:
-    """The default in brackets, where there is one to tell."""
-    value = field.get_default(call_default_factory=True)
-    return f" [{value}]" if value or (value == 0 and value is not False) else ""
-
-
-def _metavar(annotation: Any) -> str | None:
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    names: dict[Any, str | None] = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: None, int | None: "INTEGER"}
-    names |= {dict[str, str]: "NAME=VALUE,...", tuple[str, ...]: "CODE,..."}
-    return names.get(annotation, "NUMBER|auto")
-
-
 @app.command()
-@_with_recipe_options
+@with_recipe_options
 def build(
     logs: Annotated[
         list[str],
@@ -114,14 +61,14 @@ def build(
 
     Example: rpo-data build logs/*.jsonl.gz --out dataset --group-size 8
     """
-    _need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
+    need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
     from rpo_data.pipelines.build import build as run
     from rpo_data.pipelines.checking import read_and_check
     from rpo_data.pipelines.recipes import load_recipe
     from rpo_data.pipelines.store import cache_folder
 
     settings = load_recipe(recipe, options)
-    with _Progress() as track:
+    with StageProgress() as track:
         if dry_run:
             read_and_check(
                 logs,
@@ -129,10 +76,10 @@ def build(
                 limit=limit,
                 cache=cache_folder(cache_dir),
                 evaluation=evaluation or (),
-                say=_say,
+                say=say,
                 track=track,
             )
-            _say(f"dry run: {out_dir} was not written")
+            say(f"dry run: {out_dir} was not written")
             return
         dataset = run(
             logs,
@@ -143,16 +90,16 @@ def build(
             evaluation=evaluation or (),
             cache_dir=cache_dir,
             batch_size=batch_size,
-            say=_say,
+            say=say,
             track=track,
         )
     for warning in dataset.manifest.warnings:
         log.print(f"[yellow]warning[/] {warning}")
-    _say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
+    say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
 
 
 @app.command("lint")
-@_with_recipe_options
+@with_recipe_options
 def lint_logs(
     logs: Annotated[list[str], typer.Argument(help="Preference logs, as for build.")],
     options: dict[str, Any],
@@ -173,7 +120,7 @@ def lint_logs(
 
     Example: rpo-data lint logs/*.jsonl.gz
     """
-    _need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
+    need_extra("build", "faiss", "numba", "pandera", "polars", "py3langid", "scipy", "sentence_transformers")
     from rpo_data.pipelines.lint import lint, print_findings
     from rpo_data.pipelines.recipes import load_recipe, nearest
     from rpo_data.schemas.rules import RULES
@@ -182,7 +129,7 @@ def lint_logs(
     for code in codes:
         if code not in RULES:
             raise RecipeError(f"--off names '{code}', which is no rule{nearest(code, RULES)}")
-    with _Progress() as track:
+    with StageProgress() as track:
         report = lint(
             logs,
             load_recipe(None, options),
@@ -210,7 +157,7 @@ _REGROUP_KEYS = (
 
 
 @app.command("regroup")
-@partial(_with_recipe_options, keys=_REGROUP_KEYS)
+@partial(with_recipe_options, keys=_REGROUP_KEYS)
 def regroup_dataset(
     dataset: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write. A dataset of ours in it is replaced.")],
@@ -221,14 +168,14 @@ def regroup_dataset(
 
     Example: rpo-data regroup dataset --out dataset-sinkhorn --normalize sinkhorn --temperature 0.3
     """
-    _need_extra("build", "faiss", "numba", "polars", "scipy")
+    need_extra("build", "faiss", "numba", "polars", "scipy")
     from rpo_data.pipelines.regroup import regroup
 
     changes = {key: value for key, value in options.items() if value is not None}
-    dataset_of = regroup(dataset, out_dir, changes, cache_dir=cache_dir, say=_say)
+    dataset_of = regroup(dataset, out_dir, changes, cache_dir=cache_dir, say=say)
     for warning in dataset_of.manifest.warnings:
         log.print(f"[yellow]warning[/] {warning}")
-    _say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
+    say(f"wrote   {out_dir}: look at a group with: rpo-data show {out_dir}")
 
 
 @app.command()
@@ -276,12 +223,12 @@ def write_page(
 
     Example: rpo-data report dataset
     """
-    _need_extra("build", "jinja2", "polars", "vl_convert")
+    need_extra("build", "jinja2", "polars", "vl_convert")
     from rpo_data.dataset import load
     from rpo_data.pipelines.report import write_report
     from rpo_data.pipelines.store import cache_folder
 
-    _say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
+    say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
 
 
 @app.command("explore")
@@ -295,15 +242,15 @@ def explore_dataset(
 
     Example: rpo-data explore dataset
     """
-    _need_extra("explore", "polars", "embedding_atlas")
+    need_extra("explore", "polars", "embedding_atlas")
     from rpo_data.dataset import load
     from rpo_data.pipelines.explore import explore
     from rpo_data.pipelines.store import cache_folder
 
     try:
-        explore(load(dataset), cache_folder(cache_dir), port=port, browse=browse, say=_say)
-    except _Stopped:
-        _say("stopped")
+        explore(load(dataset), cache_folder(cache_dir), port=port, browse=browse, say=say)
+    except Stopped:
+        say("stopped")
 
 
 @app.command()
@@ -316,7 +263,7 @@ def diff(
 
     Example: rpo-data diff dataset dataset-sinkhorn
     """
-    _need_extra("build", "polars")
+    need_extra("build", "polars")
     from rpo_data.dataset import load
     from rpo_data.difference import compare_datasets
     from rpo_data.pipelines.diff import print_difference
@@ -344,7 +291,7 @@ def score(
 
     Example: rpo-data score dataset --model M --max-length 512 --bf16 --verify 20
     """
-    _need_extra("train", "accelerate", "torch", "transformers")
+    need_extra("train", "accelerate", "torch", "transformers")
     from rpo_data.dataset import load
     from rpo_data.pipelines.score import score as run
     from rpo_data.pipelines.train_settings import read_settings
@@ -352,8 +299,8 @@ def score(
     settings = read_settings(config, context.args)
     if out_dir is not None and "cache_dir" in settings:
         raise typer.BadParameter("give one of --out and --cache-dir")
-    with _Progress() as track:
-        run(load(dataset, revision), model, settings, out=out_dir, verify=verify, say=_say, progress=track)
+    with StageProgress() as track:
+        run(load(dataset, revision), model, settings, out=out_dir, verify=verify, say=say, progress=track)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -374,7 +321,7 @@ def train(
 
     Example: rpo-data train dataset --model M --out run --learning-rate 1e-6 --num-train-epochs 1
     """
-    _need_extra("train", "accelerate", "torch", "transformers")
+    need_extra("train", "accelerate", "torch", "transformers")
     from rpo_data.dataset import load
     from rpo_data.pipelines import compare as comparison
     from rpo_data.pipelines.train import last_checkpoint, read_settings
@@ -382,13 +329,13 @@ def train(
 
     settings = read_settings(config, context.args)
     data = load(dataset, revision)
-    with _Progress() as track:
+    with StageProgress() as track:
         try:
             if compare:
-                comparison.compare(data, model, out_dir, settings, compare, say=_say, progress=track)
+                comparison.compare(data, model, out_dir, settings, compare, say=say, progress=track)
             else:
-                run(data, model, out_dir, settings, say=_say, progress=track)
-        except _Stopped:
+                run(data, model, out_dir, settings, say=say, progress=track)
+        except Stopped:
             folders = [out_dir / f"compare-{compare}"] * bool(compare) + [out_dir]
             kept = next(filter(None, map(last_checkpoint, folders)), None)
             what = f"the same command goes on from {kept}" if kept else "no checkpoint was saved yet (--save-steps)"
@@ -423,7 +370,7 @@ def push(
         licenses = ask_licenses(dataset, licenses, typer.prompt)
     target = Target(repository, private=private, branch=branch, create_pr=create_pr, tag=tag)
     extras = [name for name, wanted in zip(EXTRAS, (unpaired, llamafactory), strict=True) if wanted]
-    with _Progress() as track:
+    with StageProgress() as track:
         try:
             run(
                 dataset,
@@ -432,10 +379,10 @@ def push(
                 extras=extras,
                 message=message,
                 dry_run=dry_run,
-                say=_say,
+                say=say,
                 track=track,
             )
-        except _Stopped:
+        except Stopped:
             kept = f"{repository} holds the old version or the new one, as a whole; what was uploaded is not sent again"
             log.print(f"stopped; {kept}", markup=False)
             sys.exit(130)
@@ -459,60 +406,8 @@ def cache(
         out.print(f"in {folder}; clear it with: rpo-data cache --clear")
 
 
-def _say(line: str) -> None:
-    out.print(line, markup=False)
-
-
-def _need_extra(extra: str, *modules: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise MissingExtra(f"this command needs {', '.join(missing)}: pip install 'rpo-data[{extra}]'")
-
-
-class _Progress:
-    """Each long stage with rate and time left: a bar on a terminal, else a plain line every ten seconds."""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = [TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn()]
-        columns += [TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-        self._bars = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
-        self._tasks: dict[str, Any] = {}
-        self._began: dict[str, float] = {}
-        self._next_line = time.monotonic() + 10
-        self._bars.start()
-        return self._track if out.is_terminal else self._lines
-
-    def _track(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total or None, rate="")
-        task = self._bars.tasks[self._tasks[stage]]
-        rate = f"{task.speed:,.0f}/s" if task.speed else ""
-        self._bars.update(task.id, completed=done, total=total or None, rate=rate)
-
-    def _lines(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        began = self._began.setdefault(stage, now)
-        if now < self._next_line or now == began:
-            return
-        self._next_line = now + 10
-        rate = done / (now - began)
-        left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total else ""
-        log.print(f"{stage:<7} {done:,}{left}, {rate:,.0f}/s", markup=False)
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-
-class _Stopped(BaseException):
-    """Ctrl-C. Not a KeyboardInterrupt, which the command line library would swallow without our line."""
-
-
 def _stop(*_: object) -> None:
-    raise _Stopped
+    raise Stopped
 
 
 def main() -> None:
@@ -527,22 +422,16 @@ def main() -> None:
     try:
         app()
     except RpoDataError as error:
-        log.print(f"[bold red]error[/] {_escaped(str(error))}")
+        log.print(f"[bold red]error[/] {escape(str(error))}")
         sys.exit(2 if isinstance(error, RecipeError) else 1)
     except (OSError, EOFError, MemoryError) as error:
         log.print(
-            f"[bold red]error[/] {_escaped(f'{type(error).__name__}: {error}')}: is there room, and may it be read?"
+            f"[bold red]error[/] {escape(f'{type(error).__name__}: {error}')}: is there room, and may it be read?"
         )
         sys.exit(1)
-    except _Stopped:
+    except Stopped:
         log.print("stopped; what is finished is kept in the cache, the same command goes on from there")
         sys.exit(130)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 if __name__ == "__main__":
