@@ -363,7 +363,9 @@ def describe(data: ContrastDataset, options: argparse.Namespace) -> str:
 def compare(name: str, options: argparse.Namespace) -> list[str]:
     """Print a line on a set and one on the check; measure, and return the rows of the table."""
     data = prepare(name, options)
-    print(f"{name}: {describe(data, options)}\n{name}: {check_losses(data, options)}", flush=True)
+    print(f"{name}: {describe(data, options)}", flush=True)
+    if options.check:
+        print(f"{name}: {check_losses(data, options)}", flush=True)
     found = race({one: make_contestant(one, data, options) for one in options.contestants})
     for figures in found.values():
         figures["groups"] = options.groups
@@ -402,6 +404,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small model with random weights, for a quick run")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, default=True, help="compare losses in float32"
+    )
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
