@@ -36,6 +36,11 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v in _SHUFFLES,
         f"it sorts single sequences, and a row is a whole contrast group: use one of {', '.join(_SHUFFLES)}",
     ),
+    "n_gpu": (
+        lambda v: v <= 1,
+        "one process would cut each batch for its GPUs: start one a GPU with torchrun, or set CUDA_VISIBLE_DEVICES=0",
+    ),
+    "accelerator_config": (lambda v: not v.dispatch_batches, "dispatch_batches cuts batches up; leave it off"),
     "bf16_full_eval": (lambda v: not v, _FULL_EVAL),
     "fp16_full_eval": (lambda v: not v, _FULL_EVAL),
 }

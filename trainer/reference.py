@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, send_to_device
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
 from rpo_data.reference_store import ReferenceStore
 from rpo_data.trainer.collator import GroupCollator
-from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.logprobs import evaluated_logprobs
 from rpo_data.trainer.packing import reading_order
 from rpo_data.trainer.tokenize import Progress, TokenizedPairs, TokenSequences
 
@@ -53,7 +53,7 @@ def reference_logprobs(
         float32, shape (S,), nats; and how many had to be computed.
 
     Raises:
-        TrainingError: the model gives a log-prob that is not finite.
+        TrainingError: the model gives a log-prob that is not finite, or memory cannot hold a pass.
     """
     main, sequences = accelerator.is_main_process, pairs.sequences
     logps = broadcast_object_list([store.read(sequences.keys) if main else None])[0]
@@ -88,7 +88,6 @@ def first_row(pairs: TokenizedPairs, numbers: np.ndarray, split: str) -> str:
     return f"row {row} of split '{split}'" + (f" ({side})" if pairs.counts.what == "pairs" else "")
 
 
-@torch.no_grad()
 def score_sequences(
     model: PreTrainedModel,
     sequences: TokenSequences,
@@ -98,14 +97,10 @@ def score_sequences(
     autocast: AbstractContextManager,
 ) -> np.ndarray:
     """Log-probs, float32 (rows,), of some sequences under a model in evaluation mode; its mode is put back."""
-    training, scored = model.training, [torch.empty(0)]
-    model.eval()
-    try:
-        with autocast:
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
-                scored.append(batch_logprobs(model, send_to_device(pieces, model.device)).cpu())
-    finally:
-        model.train(training)
+    scored = [torch.empty(0)]
+    with autocast:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
+            scored.append(evaluated_logprobs(model, pieces).cpu())
     return torch.cat(scored).numpy()
