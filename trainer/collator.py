@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpo_data.trainer.packing import Layout, cut_pieces
+from rpo_data.trainer.packing import Layout, pack_sequences, reading_order
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class GroupCollator:
     micro_batch_size  sequences a piece; None: one piece
     count_prompts     whether prompt tokens count in the log-probs of the pieces, too
 
-    Returns by name, for S distinct sequences, C cells and G groups: `pieces`, what forward passes read (see `cut_pieces`),
+    Returns by name, for S distinct sequences, C cells and G groups: `pieces`, what forward passes read (see `cut`),
     and tensors:
         input_ids (T,) int64: all places of the pieces, padding included, for what transformers counts,
         ref_logps (S,) float32, response_tokens (S,) int64,
@@ -134,6 +134,17 @@ class GroupCollator:
         }
 
     def cut(self, sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Sequences as `cut_pieces` cuts them with these settings."""
-        how = {name: value for name, value in vars(self).items() if name != "pad_token_id"}
-        return cut_pieces(sequences, prompt_lengths, self.pad_token_id, **how)
+        """Sequences as pieces of at most `micro_batch_size` of them, each one forward pass.
+
+        Returns:
+            for each piece what `pack_sequences` gives, and `rows`, the numbers of its sequences.
+        """
+        order = reading_order(sequences, prompt_lengths, self.layout)
+        how = {"count_prompts": self.count_prompts, "one_row": self.one_row}
+        pieces, size = [], self.micro_batch_size or len(order)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            tokens, ends = [sequences[n] for n in rows], [prompt_lengths[n] for n in rows]
+            piece = pack_sequences(tokens, ends, self.pad_token_id, self.layout, **how)
+            pieces.append({**piece, "rows": torch.tensor(rows)})
+        return pieces

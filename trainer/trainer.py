@@ -1,6 +1,5 @@
 """RPOTrainer: transformers.Trainer over contrast groups. Overrides of public hooks only; checkpoints and resume are stock."""
 
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -38,8 +37,6 @@ from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metri
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, model_id, padding_token
 from rpo_data.trainer.reference import reference_logprobs
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs
-
-logger = logging.getLogger(__name__)
 
 _SHARE_BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -216,9 +213,7 @@ class RPOTrainer(Trainer):
         Raises:
             TrainingError: several processes train without sharing gradients.
         """
-        alone = self.accelerator.num_processes == 1
-        if model.training and not alone and self.accelerator.distributed_type in _SHARE_BY_DDP:
-            _check_gradients_are_shared(model)
+        _check_gradients_are_shared(model, self.accelerator)
         logps, losses, totals = self._score(model, inputs)
         own, importance = inputs["cell_own"], inputs["cell_importance"]
         counts = cell_counts(own, importance) if num_items_in_batch is None else num_items_in_batch
@@ -295,8 +290,7 @@ class RPOTrainer(Trainer):
         return logps, losses, group_totals(losses.detach(), logps.detach(), inputs, self.args.beta)
 
     def _fit_layout(self, collator: GroupCollator, model: PreTrainedModel) -> GroupCollator:
-        splits = (groups for groups in (self.train_dataset, self.eval_dataset) if groups is not None and len(groups))
-        groups = next(splits, None)
+        groups = self.train_dataset or self.eval_dataset
         return fit_layout(collator, model, groups[0], self.args.share_prompts) if groups else collator
 
     @contextmanager
@@ -318,21 +312,12 @@ class RPOTrainer(Trainer):
         name = model_id(reference) + ("" if precision == "no" else f"-{precision}")
         store = open_store(self.args.cache_dir, name)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
-        for groups in (self.train_dataset, self.eval_dataset):
-            if groups is None:
-                continue
+        for groups in filter(None, (self.train_dataset, self.eval_dataset)):
+            size = 2 * groups.group_size * self.args.per_device_eval_batch_size
             groups.ref_logps, computed = reference_logprobs(
-                reference,
-                groups.pairs,
-                store,
-                self.accelerator,
-                collator,
-                batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
-                split=groups.split,
-                progress=progress,
+                reference, groups, store, self.accelerator, collator, size, progress
             )
             self.reference_computed += computed
-        logger.info("reference: %d sequences computed, kept in %s", self.reference_computed, store.folder)
 
 
 def _group_dataset(
@@ -358,7 +343,7 @@ def _group_dataset(
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
-    highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), model.get_input_embeddings().num_embeddings
+    highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), len(model.get_input_embeddings().weight)
     if highest >= size:
         raise TrainingError(
             f"the tokenizer gives token {highest}, the model has {size} embeddings: use the model's own tokenizer"
@@ -384,9 +369,10 @@ def _check_distribution(args: RPOConfig, kind: DistributedType) -> None:
         )
 
 
-def _check_gradients_are_shared(model: nn.Module) -> None:
+def _check_gradients_are_shared(model: nn.Module, accelerator: Accelerator) -> None:
     """Accelerate (1.15) leaves a model unwrapped that it prepared for evaluation first, and says nothing."""
-    if not isinstance(model, DistributedDataParallel):
+    ddp = accelerator.distributed_type in _SHARE_BY_DDP and accelerator.num_processes > 1
+    if model.training and ddp and not isinstance(model, DistributedDataParallel):
         raise TrainingError(
             "evaluate() ran before train(), and accelerate now trains each process on its own: set eval_on_start=True "
             "instead, or load the model afresh to train it"
