@@ -30,6 +30,7 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "it must be at least 0 and below 2^32"),
     "remove_unused_columns": (lambda v: not v, "a row is a whole contrast group; leave it off"),
     "dataloader_drop_last": (lambda v: not v, "it would leave groups out of the evaluation; leave it off"),
+    "logging_nan_inf_filter": (lambda v: not v, "it shows a loss that is not finite as 0; leave it off"),
     "label_smoothing_factor": (lambda v: not v, "there are no labels here; leave it at 0"),
     "train_sampling_strategy": (
         lambda v: v in _SHUFFLES,

@@ -112,11 +112,8 @@ class RPOTrainer(Trainer):
                 _check_vocabulary(groups, one)
         if peft_config is not None:
             model = add_adapters(model, peft_config, args.seed)
-        collator = GroupCollator(
-            padding_token(tokenizer),
-            micro_batch_size=args.micro_batch_size,
-            count_prompts=args.loss_type == "joint",
-        )
+        size, joint = args.micro_batch_size, args.loss_type == "joint"
+        collator = GroupCollator(padding_token(tokenizer), micro_batch_size=size, count_prompts=joint)
         super().__init__(
             model=model,
             args=args,
@@ -135,7 +132,7 @@ class RPOTrainer(Trainer):
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         self._tried = False
-        self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
+        self.manifest = getattr(train_dataset or eval_dataset, "manifest", None)
         reference = self.model if reference is None else reference
         with self._on_device(reference), nullcontext() if peft_config is None else self.model.disable_adapter():
             self._score_reference(reference, progress)
