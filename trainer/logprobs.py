@@ -83,10 +83,8 @@ def refused_where_memory_is_full(pieces: Sequence[dict[str, Tensor]]) -> Iterato
     try:
         yield
     except torch.OutOfMemoryError as error:
-        rows, longest = (
-            max(len(piece["rows"]) for piece in pieces),
-            max(piece["input_ids"].shape[1] for piece in pieces),
-        )
+        rows = max(len(piece["rows"]) for piece in pieces)
+        longest = max(piece["input_ids"].shape[1] for piece in pieces)
         raise TrainingError(
             f"a forward pass over {rows} sequences in rows of {longest} tokens does not fit in memory: set "
             f"micro_batch_size below {rows}, a smaller max_length, or activation_checkpointing"

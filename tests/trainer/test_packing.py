@@ -326,7 +326,7 @@ STEP = {
 }
 
 
-@pytest.mark.parametrize("loss_type", ["rpo", "diagonal"])
+@pytest.mark.parametrize("loss_type", ["rpo", "diagonal", "joint"])
 def test_sharing_and_pieces_give_the_same_step(tiny_models, many, config, loss_type):
     """Once as a whole and padded; then shared, in pieces of 3, and over 4 accumulation steps, in any company."""
     folder = tiny_models["llama"]
