@@ -347,8 +347,8 @@ def test_sharing_and_pieces_give_the_same_step(tiny_models, many, config, loss_t
         counts.append(passes)
         assert (moved - plain).abs().max() < 1e-6
         for name in ("loss", "rewards/margins", "rewards/accuracies", "logps/chosen"):
-            assert again[name] == pytest.approx(log[name], abs=1e-5), name
-            assert also[f"eval_{name}"] == pytest.approx(evaluated[f"eval_{name}"], abs=1e-5), name
+            assert again[name] == pytest.approx(log[name], abs=1e-5, rel=2e-7), name
+            assert also[f"eval_{name}"] == pytest.approx(evaluated[f"eval_{name}"], abs=1e-5, rel=2e-7), name
     assert counts == [1, 2 * math.ceil(32 / 3), 2 * math.ceil(32 / 3), 4 * 2 * 4, 2]
 
 
