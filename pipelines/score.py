@@ -101,7 +101,7 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
         if off.any():
             worst = int(np.flatnonzero(off)[0])
             raise TrainingError(
-                f"the stored log-prob of {first_row(groups.pairs, rows[[worst]], groups.split)} is {stored[worst]:.4f}, "
+                f"the stored log-prob of {first_row(groups, rows[[worst]])} is {stored[worst]:.4f}, "
                 f"computed again it is {again[worst]:.4f}, and they may differ by {allowed}: "
                 f"delete {trainer.reference_folder} and score again"
             )

@@ -78,6 +78,9 @@ def train(
     out = Path(out)
     _check_out(out)
     args, lora = make_config(settings, out), make_lora(settings)
+    checkpoint = last_checkpoint(out)
+    own = {name: getattr(args, name) for name in _FIXED_BY_A_RUN} | {"lora": lora_fields(settings)}
+    _check_same_run(out, own, checkpoint)
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
@@ -91,8 +94,7 @@ def train(
     for groups in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
-    checkpoint = last_checkpoint(out)
-    _claim(out, _identity(dataset, trainer) | {"lora": lora_fields(settings)}, checkpoint)
+    _claim(out, own | _content(dataset, trainer), checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
     args.eval_on_start = held_out is not None and checkpoint is None
@@ -181,14 +183,11 @@ def _losses(history: list[dict[str, float]]) -> dict[str, float | None]:
     return {"first_loss": logged[0][1], "last_loss": logged[-1][1], "train_loss": mean}
 
 
-def _identity(dataset: ContrastDataset, trainer: RPOTrainer) -> dict[str, Any]:
+def _content(dataset: ContrastDataset, trainer: RPOTrainer) -> dict[str, Any]:
     tables = json.dumps(dataset.manifest.tables, sort_keys=True).encode()
-    own = {name: getattr(trainer.args, name) for name in _FIXED_BY_A_RUN}
     splits = filter(None, (trainer.train_dataset, trainer.eval_dataset))
     tokens = b"".join(key for groups in splits for key in groups.pairs.sequences.keys)
-    # number types come first: they change the model's id too, and should be the ones named
     return {
-        **own,
         "dataset": xxhash.xxh3_128_hexdigest(tables),
         "model": trainer.reference_id,
         "tokens": xxhash.xxh3_128_hexdigest(tokens),
@@ -223,8 +222,8 @@ def _one_sentence() -> Iterator[None]:
         raise TrainingError(f"training cannot go on with these settings ({type(error).__name__}: {reason})") from error
 
 
-def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
-    """Note in `out` which run it holds; refuse where the checkpoint there is of another one."""
+def _check_same_run(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
+    """Refuse where what `out` holds is of another run: by the settings before any long work, then by the content."""
     file = out / "rpo_run.json"
     if checkpoint or any(out.glob("*.safetensors")):
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -234,6 +233,12 @@ def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
                     f"{checkpoint or out} is of another run: its {name} is {found.get(name, 'not known')}, now it is {value}; "
                     "choose another --out, or ask for the same"
                 )
+
+
+def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
+    """Note in `out` which run it holds."""
+    _check_same_run(out, identity, checkpoint)
+    file = out / "rpo_run.json"
     out.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpo_data.trainer.packing import Layout, cut_pieces
+from rpo_data.trainer.packing import Layout, pack_sequences, reading_order
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class GroupCollator:
     micro_batch_size  sequences a piece; None: one piece
     count_prompts     whether prompt tokens count in the log-probs of the pieces, too
 
-    Returns by name, for S distinct sequences, C cells and G groups: `pieces`, what forward passes read (see `cut_pieces`),
+    Returns by name, for S distinct sequences, C cells and G groups: `pieces`, what forward passes read (see `cut`),
     and tensors:
+        input_ids (T,) int64: all places of the pieces, padding included, for what transformers counts,
         ref_logps (S,) float32, response_tokens (S,) int64,
         cell_win, cell_loss (C,) int64: numbers of the sequences; cell_own, cell_cross (C,) bool,
         cell_weight, cell_importance (C,) float32; cell_labels (C, 2) float32, (0, 2) where the groups have none,
@@ -86,6 +87,7 @@ class GroupCollator:
     rows [2, 0, 3, 1]
     >>> for name, tensor in batch.items():
     ...     print(name, tensor.tolist())
+    input_ids [6, 3, 0, 0, 1, 2, 3, 0, 6, 5, 5, 0, 1, 2, 4, 5]
     ref_logps [-1.5, -2.5, -0.5, -3.0]
     response_tokens [1, 2, 1, 2]
     cell_win [0, 2, 0]
@@ -114,8 +116,10 @@ class GroupCollator:
         def flat(values: Iterable[Any], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(list(values), dtype=dtype)
 
+        pieces = self.cut([item.tokens for item in items], [item.prompt_length for item in items])
         return {
-            "pieces": self.cut([item.tokens for item in items], [item.prompt_length for item in items]),
+            "pieces": pieces,
+            "input_ids": torch.cat([piece["input_ids"].flatten() for piece in pieces]),
             "ref_logps": flat(item.ref_logp for item in items),
             "response_tokens": flat((len(item.tokens) - item.prompt_length for item in items), torch.int64),
             "cell_win": flat((place[n] for group in groups for n in group.wins), torch.int64),
@@ -130,6 +134,17 @@ class GroupCollator:
         }
 
     def cut(self, sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Sequences as `cut_pieces` cuts them with these settings."""
-        how = {name: value for name, value in vars(self).items() if name != "pad_token_id"}
-        return cut_pieces(sequences, prompt_lengths, self.pad_token_id, **how)
+        """Sequences as pieces of at most `micro_batch_size` of them, each one forward pass.
+
+        Returns:
+            for each piece what `pack_sequences` gives, and `rows`, the numbers of its sequences.
+        """
+        order = reading_order(sequences, prompt_lengths, self.layout)
+        how = {"count_prompts": self.count_prompts, "one_row": self.one_row}
+        pieces, size = [], self.micro_batch_size or len(order)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            tokens, ends = [sequences[n] for n in rows], [prompt_lengths[n] for n in rows]
+            piece = pack_sequences(tokens, ends, self.pad_token_id, self.layout, **how)
+            pieces.append({**piece, "rows": torch.tensor(rows)})
+        return pieces

@@ -14,6 +14,7 @@ from rpo_data.weights import Normalize
 
 _CHOICES = {"loss_type": LOSS_TYPES, "normalize": get_args(Normalize)}
 _SHUFFLES = ("random", "sequential")
+_COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 _FULL_EVAL = "it changes the policy's number type for good, and with it its distance to the reference: use bf16 or fp16"
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beta": (lambda v: 0 < v < inf, "it must be greater than 0 and finite (paper: 0.1)"),
@@ -23,21 +24,24 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or v >= 4,
         "it must hold a piece of prompt and of response, so at least 4 tokens; none sets no limit",
     ),
-    "per_device_train_batch_size": (lambda v: v >= 1, "it must be at least 1"),
-    "per_device_eval_batch_size": (lambda v: v >= 1, "it must be at least 1"),
-    "gradient_accumulation_steps": (lambda v: v >= 1, "it must be at least 1"),
+    **dict.fromkeys(_COUNTS, (lambda v: v >= 1, "it must be at least 1")),
     "micro_batch_size": (lambda v: v is None or v >= 1, "it must be at least 1; none takes a batch whole"),
     "learning_rate": (lambda v: 0 <= v < inf, "it must be finite and not negative"),
     "seed": (lambda v: 0 <= v < 2**32, "it must be at least 0 and below 2^32"),
     "remove_unused_columns": (lambda v: not v, "a row is a whole contrast group; leave it off"),
     "dataloader_drop_last": (lambda v: not v, "it would leave groups out of the evaluation; leave it off"),
+    "logging_nan_inf_filter": (lambda v: not v, "it shows a loss that is not finite as 0; leave it off"),
     "label_smoothing_factor": (lambda v: not v, "there are no labels here; leave it at 0"),
     "train_sampling_strategy": (
         lambda v: v in _SHUFFLES,
         f"it sorts single sequences, and a row is a whole contrast group: use one of {', '.join(_SHUFFLES)}",
     ),
-    "bf16_full_eval": (lambda v: not v, _FULL_EVAL),
-    "fp16_full_eval": (lambda v: not v, _FULL_EVAL),
+    "n_gpu": (
+        lambda v: v <= 1,
+        "one process would cut each batch for its GPUs: start one a GPU with torchrun, or set CUDA_VISIBLE_DEVICES=0",
+    ),
+    "accelerator_config": (lambda v: not v.dispatch_batches, "dispatch_batches cuts batches up; leave it off"),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), (lambda v: not v, _FULL_EVAL)),
 }
 """What a setting must be, and what is said where it is not."""
 

@@ -3,21 +3,23 @@
 import inspect
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rpo_data.errors import TrainingError
 from rpo_data.trainer.collator import Group, GroupCollator
-from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.logprobs import evaluated_logprobs
 from rpo_data.trainer.packing import Layout
 
 logger = logging.getLogger(__name__)
 
 _FLEX_TOKENS = 8192
+"""With fewer in a pass FlexAttention does not pay (docs/training.md, "How fast")."""
+
 _FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention")
 _EXACT, _ROUGH = 1e-5, 2e-2
 """Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
@@ -60,36 +62,42 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     long groups are tried with FlexAttention first, where the model is on a GPU and its attention is sdpa; if they are right,
     the model keeps it. Log-probs must equal those of single sequences to 1e-5 (relative, of the group), with the weights in
     float32; where the attention or the memory does not allow that, to 2e-2. One line warns of each layout that fails.
+
+    Raises:
+        TrainingError: memory cannot hold the group.
     """
     exact = getattr(model.config.get_text_config(), "_attn_implementation", None) in _FLOAT32_ATTENTION
-    try:
-        with _in_float32(model) if exact else nullcontext():
-            return _first_right(collator, model, group, share_prompts, _EXACT if exact else _ROUGH)
-    except torch.OutOfMemoryError:
-        return _first_right(collator, model, group, share_prompts, _ROUGH)
+    if exact:
+        with suppress(TrainingError, torch.OutOfMemoryError), _in_float32(model):  # memory may hold 16 bits alone
+            return _first_right(collator, model, group, share_prompts, _EXACT)
+    return _first_right(collator, model, group, share_prompts, _ROUGH)
 
 
 def _first_right(
     collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
 ) -> GroupCollator:
     attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
-    padded = replace(collator, layout="padded", one_row=False)
+    padded, trees = replace(collator, layout="padded", one_row=False), replace(collator, layout="trees", one_row=True)
     ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
     if share_prompts:
         ways.insert(0, ("trees", attention, "prompts are not shared"))
-        if attention == "sdpa" and model.device.type == "cuda" and _is_long(group):
+        longest = max(piece["input_ids"].numel() for piece in trees([group])["pieces"])
+        if attention == "sdpa" and model.device.type == "cuda" and longest > _FLEX_TOKENS:
             ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
     alone: Tensor | None = None
     for layout, own, otherwise in ways:
         fitted = replace(collator, layout=layout, one_row=own not in ("sdpa", "eager"))  # others skip what is masked
         reason = layout_refusal(model, layout)
         if reason is None:
-            alone = _logprobs(replace(padded, micro_batch_size=1), model, group) if alone is None else alone
+            if alone is None:
+                alone = evaluated_logprobs(model, replace(padded, micro_batch_size=1)([group])["pieces"])
             try:
                 if own != model.config._attn_implementation:
                     model.set_attn_implementation(own)
-                difference = _logprobs(fitted, model, group) - alone
-            except torch.OutOfMemoryError:
+                difference = evaluated_logprobs(model, fitted([group])["pieces"]) - alone
+            except TrainingError:
+                if own != attention:
+                    model.set_attn_implementation(attention)
                 raise
             except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
                 reason = " ".join(str(error).split())[:200]
@@ -115,20 +123,3 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
         for weight, dtype in half:
             weight.data = weight.data.to(dtype)
         torch.set_float32_matmul_precision(precision)
-
-
-def _is_long(group: Group) -> bool:
-    """Whether FlexAttention pays: more than 8,192 tokens with each prompt once (docs/training.md, "How fast")."""
-    prompts = {item.tokens[: item.prompt_length].tobytes(): item.prompt_length for item in group.completions.values()}
-    answers = sum(len(item.tokens) - item.prompt_length for item in group.completions.values())
-    return sum(prompts.values()) + answers > _FLEX_TOKENS
-
-
-@torch.no_grad()
-def _logprobs(collator: GroupCollator, model: PreTrainedModel, group: Group) -> Tensor:
-    training = model.training
-    model.eval()
-    try:
-        return batch_logprobs(model, send_to_device(collator([group])["pieces"], model.device))
-    finally:
-        model.train(training)

@@ -1,19 +1,24 @@
 """Log-probability of completions under a causal language model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask
+from transformers import PreTrainedModel
+
+from rpo_data.errors import TrainingError
 
 
 def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
     """Sum of log p(token | tokens before it) over the tokens that count of each sequence of a piece: one forward pass.
 
     Args:
-        model: causal language model that can read the piece's layout (see sharing.py), also wrapped for several processes.
+        model: causal language model that can read the piece's layout (see layouts.py), also wrapped for several processes.
         piece: what `pack_sequences` gave, on the model's device.
 
     Returns:
@@ -45,9 +50,8 @@ def tree_blocks(tree: Tensor, branch: Tensor) -> Any:
         sibling = (branch[row, other] != 0) & (branch[row, other] != branch[row, place])
         return (tree[row, place] == tree[row, other]) & (place >= other) & ~sibling
 
-    make = (
-        torch.compile(create_block_mask) if tree.is_cuda else create_block_mask
-    )  # uncompiled, it makes the whole table
+    # uncompiled, it makes the whole table
+    make = torch.compile(create_block_mask) if tree.is_cuda else create_block_mask
     return make(seen, len(tree), None, tree.shape[1], tree.shape[1], device=tree.device)
 
 
@@ -55,6 +59,36 @@ def batch_logprobs(model: nn.Module, pieces: Sequence[dict[str, Tensor]]) -> Ten
     """Log-probs of all sequences of a batch, (S,), in the order of the batch."""
     logps = torch.cat([piece_logprobs(model, piece) for piece in pieces])
     return logps[torch.argsort(torch.cat([piece["rows"] for piece in pieces]))]
+
+
+@torch.no_grad()
+def evaluated_logprobs(model: PreTrainedModel, pieces: Sequence[dict[str, Tensor]]) -> Tensor:
+    """The same under the model in evaluation mode, whose mode is put back, and on its device, wherever the pieces are.
+
+    Raises:
+        TrainingError: memory cannot hold a piece.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with refused_where_memory_is_full(pieces):
+            return batch_logprobs(model, send_to_device(pieces, model.device))
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def refused_where_memory_is_full(pieces: Sequence[dict[str, Tensor]]) -> Iterator[None]:
+    """One sentence, a TrainingError, in place of torch's OutOfMemoryError, which is its cause."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rows = max(len(piece["rows"]) for piece in pieces)
+        longest = max(piece["input_ids"].shape[1] for piece in pieces)
+        raise TrainingError(
+            f"a forward pass over {rows} sequences in rows of {longest} tokens does not fit in memory: set "
+            f"micro_batch_size below {rows}, a smaller max_length, or activation_checkpointing"
+        ) from error
 
 
 def token_logprobs(model: nn.Module, source: Tensor, target: Tensor, **inputs: Tensor) -> Tensor:

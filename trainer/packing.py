@@ -106,31 +106,6 @@ def pack_sequences(
     return {name: torch.from_numpy(values) for name, values in packed.items()}
 
 
-def cut_pieces(
-    sequences: Sequence[np.ndarray],
-    prompt_lengths: Sequence[int],
-    pad_token_id: int,
-    layout: Layout = "trees",
-    *,
-    micro_batch_size: int | None = None,
-    count_prompts: bool = False,
-    one_row: bool = False,
-) -> list[dict[str, Tensor]]:
-    """S sequences as pieces of at most `micro_batch_size` of them (None: all), each one forward pass.
-
-    Returns:
-        for each piece what `pack_sequences` gives, and `rows`, the numbers of its sequences.
-    """
-    order = reading_order(sequences, prompt_lengths, layout)
-    pieces, size = [], micro_batch_size or len(order)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        tokens, ends = [sequences[n] for n in rows], [prompt_lengths[n] for n in rows]
-        piece = pack_sequences(tokens, ends, pad_token_id, layout, count_prompts=count_prompts, one_row=one_row)
-        pieces.append({**piece, "rows": torch.tensor(rows)})
-    return pieces
-
-
 def reading_order(sequences: Sequence[np.ndarray], prompt_lengths: Sequence[int], layout: Layout) -> list[int]:
     """Numbers of the sequences, ordered so that those of equal prompts (`trees`) or similar length stand together."""
     if layout != "trees":

@@ -10,28 +10,27 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, send_to_device
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
 from rpo_data.reference_store import ReferenceStore
 from rpo_data.trainer.collator import GroupCollator
-from rpo_data.trainer.logprobs import batch_logprobs
+from rpo_data.trainer.data import GroupDataset
+from rpo_data.trainer.logprobs import evaluated_logprobs
 from rpo_data.trainer.packing import reading_order
-from rpo_data.trainer.tokenize import Progress, TokenizedPairs, TokenSequences
+from rpo_data.trainer.tokenize import Progress, TokenSequences
 
 _BATCHES_A_FILE = 32
 
 
 def reference_logprobs(
     model: PreTrainedModel,
-    pairs: TokenizedPairs,
+    groups: GroupDataset,
     store: ReferenceStore,
     accelerator: Accelerator,
     collator: GroupCollator,
-    *,
     batch_size: int,
-    split: str = "train",
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, int]:
     """Log-probs of all sequences: from the store where it has them, else computed, shared out over the processes.
@@ -41,21 +40,20 @@ def reference_logprobs(
 
     Args:
         model: the reference.
-        pairs: a split in tokens, S distinct sequences.
+        groups: a split, whose tokens are S distinct sequences.
         store: of this model.
         accelerator: its processes.
         collator: lays sequences out in rows, and says which tokens count.
         batch_size: sequences a forward pass.
-        split: its name, for errors.
         progress: called with (stage, done, total).
 
     Returns:
         float32, shape (S,), nats; and how many had to be computed.
 
     Raises:
-        TrainingError: the model gives a log-prob that is not finite.
+        TrainingError: the model gives a log-prob that is not finite, or memory cannot hold a pass.
     """
-    main, sequences = accelerator.is_main_process, pairs.sequences
+    main, sequences = accelerator.is_main_process, groups.pairs.sequences
     logps = broadcast_object_list([store.read(sequences.keys) if main else None])[0]
     missing = np.flatnonzero(np.isnan(logps))
     order = reading_order([sequences[n] for n in missing], sequences.prompt_lengths[missing].tolist(), collator.layout)
@@ -68,7 +66,7 @@ def reference_logprobs(
         for rows, values in gather_object([(mine, scored)]):
             logps[rows] = values
         if not np.isfinite(logps[chunk]).all():
-            place = first_row(pairs, chunk[~np.isfinite(logps[chunk])], split)
+            place = first_row(groups, chunk[~np.isfinite(logps[chunk])])
             raise TrainingError(
                 f"the reference model gives log-probs that are not finite, first for {place}: its weights are damaged, or "
                 "too large for this number type"
@@ -81,14 +79,14 @@ def reference_logprobs(
     return logps, len(missing)
 
 
-def first_row(pairs: TokenizedPairs, numbers: np.ndarray, split: str) -> str:
+def first_row(groups: GroupDataset, numbers: np.ndarray) -> str:
     """The first row of a split that one of these sequences comes from, in words."""
+    pairs = groups.pairs
     sides = {"chosen": np.isin(pairs.chosen, numbers), "rejected": np.isin(pairs.rejected, numbers)}
     row, side = min((int(found.argmax()), side) for side, found in sides.items() if found.any())
-    return f"row {row} of split '{split}'" + (f" ({side})" if pairs.counts.what == "pairs" else "")
+    return f"row {row} of split '{groups.split}'" + (f" ({side})" if pairs.counts.what == "pairs" else "")
 
 
-@torch.no_grad()
 def score_sequences(
     model: PreTrainedModel,
     sequences: TokenSequences,
@@ -98,14 +96,10 @@ def score_sequences(
     autocast: AbstractContextManager,
 ) -> np.ndarray:
     """Log-probs, float32 (rows,), of some sequences under a model in evaluation mode; its mode is put back."""
-    training, scored = model.training, [torch.empty(0)]
-    model.eval()
-    try:
-        with autocast:
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
-                scored.append(batch_logprobs(model, send_to_device(pieces, model.device)).cpu())
-    finally:
-        model.train(training)
+    scored = [torch.empty(0)]
+    with autocast:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
+            scored.append(evaluated_logprobs(model, pieces).cpu())
     return torch.cat(scored).numpy()

@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 _SIDES = {"pairs": ("chosen", "rejected"), "responses": ("completion",)}
-"""Columns of the answers, by table."""
+"""Columns of the completions, by table."""
 
 
 @dataclass
@@ -104,10 +104,10 @@ def tokenize_pairs(
     found: dict[bytes, tuple[int, np.ndarray, int]] = {}  # number, tokens and prompt length of a sequence, by key
     numbers: list[int] = []
     for row in rows:
-        prompt, answers = row_tokens(row, sides, tokenizer)
-        prompt, answers = cut_row(prompt, answers, max_length, tokenizer.bos_token_id, counts)
-        for answer in answers:
-            tokens = np.asarray(prompt + answer, dtype=np.int32)
+        prompt, completions = row_tokens(row, sides, tokenizer)
+        prompt, completions = cut_row(prompt, completions, max_length, tokenizer.bos_token_id, counts)
+        for completion in completions:
+            tokens = np.asarray(prompt + completion, dtype=np.int32)
             key = sequence_key(tokens, 0 if joint else len(prompt))
             numbers.append(found.setdefault(key, (len(found), tokens, len(prompt)))[0])
         if progress and (counts.rows % 256 == 0 or counts.rows == len(rows)):
@@ -140,18 +140,18 @@ def describe_counts(counts: TokenCounts, max_length: int | None) -> str:
 def row_tokens(
     row: Mapping[str, Any], sides: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[list[int]]]:
-    """Token ids of a row: of its prompt, and of its answers, which stand in the columns `sides`.
+    """Token ids of a row: of its prompt, and of its completions, which stand in the columns `sides`.
 
-    The prompt ends where prompt (with its generation prompt) and prompt + answer stop having the same tokens, at the
-    earliest of the places that the answers give: a token that reaches over the border belongs to the answer.
+    The prompt ends where prompt (with its generation prompt) and prompt + completion stop having the same tokens, at the
+    earliest of the places that the completions give: a token that reaches over the border belongs to the completion.
 
     Raises:
         TrainingError: the chat template refuses the row.
     """
-    prompt, *answers = (row[name] for name in ("prompt", *sides))
+    prompt, *completions = (row[name] for name in ("prompt", *sides))
     try:
         opening = chat_text(tokenizer, prompt, answered=False)
-        dialogues = [chat_text(tokenizer, prompt + answer, answered=True) for answer in answers]
+        dialogues = [chat_text(tokenizer, prompt + completion, answered=True) for completion in completions]
     except Exception as error:  # templates raise whatever their authors chose
         raise TrainingError(
             f"row {row.get('pair_id') or row.get('response_id')}: the tokenizer's chat template refuses it ({error}): "
@@ -164,26 +164,26 @@ def row_tokens(
 
 
 def cut_row(
-    prompt: list[int], answers: list[list[int]], max_length: int | None, bos: int | None, counts: TokenCounts
+    prompt: list[int], completions: list[list[int]], max_length: int | None, bos: int | None, counts: TokenCounts
 ) -> tuple[list[int], list[list[int]]]:
-    """Cut a row so that the prompt with any of its answers is no longer than `max_length`; adds to `counts`.
+    """Cut a row so that the prompt with any of its completions is no longer than `max_length`; adds to `counts`.
 
     First the prompt gives way, from its start (a leading `bos` token stays), down to a quarter of `max_length`; then
-    the answers, at their end. All answers keep the same prompt, and none is cut away entirely.
+    the completions, at their end. All completions keep the same prompt, and none is cut away entirely.
 
     >>> cut_row([1, 2, 3, 4], [[5, 6], [7, 8, 9, 10]], 4, None, TokenCounts())
     ([4], [[5, 6], [7, 8, 9]])
     """
     if max_length is not None:
         quarter = -(-max_length // 4)
-        room = min(len(prompt), max(max_length - max(map(len, answers)), quarter))
+        room = min(len(prompt), max(max_length - max(map(len, completions)), quarter))
         if room < len(prompt):
             counts.prompts_cut += 1
             head = prompt[:1] if prompt[0] == bos and room > 1 else []
             prompt = head + prompt[len(prompt) - room + len(head) :]
-        counts.responses_cut += sum(len(answer) > max_length - room for answer in answers)
-        answers = [answer[: max_length - room] for answer in answers]
+        counts.responses_cut += sum(len(completion) > max_length - room for completion in completions)
+        completions = [completion[: max_length - room] for completion in completions]
     counts.rows += 1
-    counts.identical += answers[1:] == answers[:1]  # a response has one answer alone
-    counts.empty += not all(answers)
-    return prompt, answers
+    counts.identical += completions[1:] == completions[:1]  # a response has one alone
+    counts.empty += not all(completions)
+    return prompt, completions

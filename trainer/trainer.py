@@ -1,14 +1,13 @@
 """RPOTrainer: transformers.Trainer over contrast groups. Overrides of public hooks only; checkpoints and resume are stock."""
 
-import logging
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -32,16 +31,13 @@ from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.data import GroupDataset, check_loss
 from rpo_data.trainer.layouts import fit_layout
-from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs
+from rpo_data.trainer.logprobs import batch_logprobs, piece_logprobs, refused_where_memory_is_full
 from rpo_data.trainer.loss import batch_losses, cell_counts, mean_of_cells
 from rpo_data.trainer.metrics import TOTALS, group_totals, mean_loss, mean_metrics
 from rpo_data.trainer.models import disable_dropout, load_model, load_tokenizer, model_id, padding_token
 from rpo_data.trainer.reference import reference_logprobs
 from rpo_data.trainer.tokenize import Progress, tokenize_pairs
 
-logger = logging.getLogger(__name__)
-
-_SIZES = (("rows", 0), ("input_ids", 1))
 _SHARE_BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -105,21 +101,19 @@ class RPOTrainer(Trainer):
                 check_loss(data, args.loss_type)
         name = str(model) if isinstance(model, (str, Path)) else model.config._name_or_path
         model = load_model(model) if isinstance(model, (str, Path)) else model
+        reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
         tokenizer = processing_class or load_tokenizer(name)
         if args.disable_dropout:
             disable_dropout(model)
         train = _group_dataset(train_dataset, "train", tokenizer, args, progress)
         test = _group_dataset(eval_dataset, "test", tokenizer, args, progress)
-        for groups in (train, test):
-            if groups is not None:
-                _check_vocabulary(groups, model)
+        for groups in filter(None, (train, test)):
+            for one in filter(None, (model, reference)):
+                _check_vocabulary(groups, one)
         if peft_config is not None:
             model = add_adapters(model, peft_config, args.seed)
-        collator = GroupCollator(
-            padding_token(tokenizer),
-            micro_batch_size=args.micro_batch_size,
-            count_prompts=args.loss_type == "joint",
-        )
+        size, joint = args.micro_batch_size, args.loss_type == "joint"
+        collator = GroupCollator(padding_token(tokenizer), micro_batch_size=size, count_prompts=joint)
         super().__init__(
             model=model,
             args=args,
@@ -133,14 +127,15 @@ class RPOTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
         _check_distribution(args, self.accelerator.distributed_type)
-        self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
+        with self._on_device(self.model):
+            self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
         self._train_totals = torch.zeros(len(TOTALS), device=args.device)
         self._eval_totals: list[Tensor] = []
         self._tried = False
-        self.manifest = next((data.manifest for data in (train_dataset, eval_dataset) if data is not None), None)
-        reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
-        with nullcontext() if peft_config is None else model.disable_adapter():
-            self._score_reference(model if reference is None else reference, progress)
+        self.manifest = getattr(train_dataset or eval_dataset, "manifest", None)
+        reference = self.model if reference is None else reference
+        with self._on_device(reference), nullcontext() if peft_config is None else self.model.disable_adapter():
+            self._score_reference(reference, progress)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -148,6 +143,8 @@ class RPOTrainer(Trainer):
         """The batches of one optimiser step, and their own and other cells (`cell_counts`) on all ranks, shape (2,)."""
         if self.state.global_step >= self.state.max_steps:
             return [], None  # resumed at its very end, stock transformers would take one step too many
+        if not self._tried and device.type == "cuda":
+            self._try_largest()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -162,27 +159,23 @@ class RPOTrainer(Trainer):
         All log-probs without gradients; d loss / d log-prob; then piece by piece, as by the chain rule
         d loss / d parameters = sum of (d loss / d log-prob) * (d log-prob / d parameters).
         """
-        if not self._tried and self.args.device.type == "cuda":
-            self._try_largest(model)
-        try:
+        with refused_where_memory_is_full(inputs["pieces"]):
             if len(inputs["pieces"]) == 1:
                 return super().training_step(model, inputs, num_items_in_batch)
             return self._step_in_pieces(model, inputs, num_items_in_batch)
-        except torch.OutOfMemoryError as error:
-            rows, longest = (max(piece[name].shape[at] for piece in inputs["pieces"]) for name, at in _SIZES)
-            raise TrainingError(
-                f"a forward pass over {rows} sequences in rows of {longest} tokens does not fit in memory: set "
-                f"micro_batch_size below {rows}, a smaller max_length, or activation_checkpointing"
-            ) from error
 
-    def _try_largest(self, model: nn.Module) -> None:
-        """Forward and backward of the largest batch, for nothing: what memory cannot hold shows before the first step."""
+    def _try_largest(self) -> None:
+        """Forward and backward of the largest batch, for nothing: what memory cannot hold shows before the first step.
+
+        Gradients are shared as in a step: what FSDP2 has not shared yet, no zero_grad reaches.
+        """
         self._tried, totals = True, self._train_totals.clone()
-        groups = self.train_dataset
+        groups, device = self.train_dataset, self.args.device
         batch = self.data_collator([groups[row] for row in groups.largest(self.args.per_device_train_batch_size)])
-        with torch.random.fork_rng([self.args.device]), self.accelerator.no_sync(model):
-            self.training_step(model, batch)
-        model.zero_grad()
+        counts = cell_counts(batch["cell_own"], batch["cell_importance"]).to(device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.training_step(self.model_wrapped, batch, counts)
+        self.model_wrapped.zero_grad()
         self._train_totals = totals
 
     def _step_in_pieces(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None) -> Tensor:
@@ -196,12 +189,12 @@ class RPOTrainer(Trainer):
         loss: Any = self.compute_loss(
             model, inputs | {"logps": logps.requires_grad_()}, num_items_in_batch=num_items_in_batch
         )
-        (slopes,) = torch.autograd.grad(loss, logps)
+        (gradient,) = torch.autograd.grad(loss, logps)
         for number, piece in enumerate(inputs["pieces"], start=1):
             last = number == len(inputs["pieces"])
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    part = (slopes[piece["rows"]] * piece_logprobs(model, piece)).sum()
+                    part = (gradient[piece["rows"]] * piece_logprobs(model, piece)).sum()
                 self.accelerator.backward(part)
         return loss.detach()
 
@@ -217,9 +210,7 @@ class RPOTrainer(Trainer):
         Raises:
             TrainingError: several processes train without sharing gradients.
         """
-        alone = self.accelerator.num_processes == 1
-        if model.training and not alone and self.accelerator.distributed_type in _SHARE_BY_DDP:
-            _check_gradients_are_shared(model)
+        _check_gradients_are_shared(model, self.accelerator)
         logps, losses, totals = self._score(model, inputs)
         own, importance = inputs["cell_own"], inputs["cell_importance"]
         counts = cell_counts(own, importance) if num_items_in_batch is None else num_items_in_batch
@@ -277,10 +268,6 @@ class RPOTrainer(Trainer):
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Of all pieces of a batch, as stock counts them."""
-        return sum(super(RPOTrainer, self).floating_point_ops(piece) for piece in inputs["pieces"])
-
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
         if self.is_world_process_zero():
@@ -300,15 +287,21 @@ class RPOTrainer(Trainer):
         return logps, losses, group_totals(losses.detach(), logps.detach(), inputs, self.args.beta)
 
     def _fit_layout(self, collator: GroupCollator, model: PreTrainedModel) -> GroupCollator:
-        splits = (groups for groups in (self.train_dataset, self.eval_dataset) if groups is not None and len(groups))
-        groups = next(splits, None)
+        groups = self.train_dataset or self.eval_dataset
         return fit_layout(collator, model, groups[0], self.args.share_prompts) if groups else collator
 
-    def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
-        home = reference.device
+    @contextmanager
+    def _on_device(self, model: PreTrainedModel) -> Iterator[None]:
+        """A reference, or under fsdp the policy, on the device for a while: shards are made from where the model was."""
+        home = model.device
         moves = home != self.args.device and (self.is_fsdp_enabled or self.place_model_on_device)
         if moves:
-            reference.to(self.args.device)
+            model.to(self.args.device)
+        yield
+        if moves:
+            model.to(home)
+
+    def _score_reference(self, reference: PreTrainedModel, progress: Progress | None) -> None:
         collator = self.data_collator
         if reference is not self.model:
             collator = self._fit_layout(collator, reference)
@@ -316,23 +309,12 @@ class RPOTrainer(Trainer):
         name = model_id(reference) + ("" if precision == "no" else f"-{precision}")
         store = open_store(self.args.cache_dir, name)
         self.reference_id, self.reference_folder, self.reference_computed = store.model, store.folder, 0
-        for groups in (self.train_dataset, self.eval_dataset):
-            if groups is None:
-                continue
+        for groups in filter(None, (self.train_dataset, self.eval_dataset)):
+            size = 2 * groups.group_size * self.args.per_device_eval_batch_size
             groups.ref_logps, computed = reference_logprobs(
-                reference,
-                groups.pairs,
-                store,
-                self.accelerator,
-                collator,
-                batch_size=2 * groups.group_size * self.args.per_device_eval_batch_size,
-                split=groups.split,
-                progress=progress,
+                reference, groups, store, self.accelerator, collator, size, progress
             )
             self.reference_computed += computed
-        logger.info("reference: %d sequences computed, kept in %s", self.reference_computed, store.folder)
-        if moves and (self.is_fsdp_enabled or reference is not self.model):  # fsdp makes its shards from the home
-            reference.to(home)
 
 
 def _group_dataset(
@@ -358,15 +340,13 @@ def _group_dataset(
 
 
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
-    highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), model.get_input_embeddings().num_embeddings
+    highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), len(model.get_input_embeddings().weight)
     if highest >= size:
         raise TrainingError(
             f"the tokenizer gives token {highest}, the model has {size} embeddings: use the model's own tokenizer"
         )
-    longest, limit = (
-        int(groups.pairs.sequences.lengths.max(initial=0)),
-        getattr(model.config, "max_position_embeddings", None),
-    )
+    longest = int(groups.pairs.sequences.lengths.max(initial=0))
+    limit = getattr(model.config, "max_position_embeddings", None)
     if limit and longest > limit:
         raise TrainingError(
             f"a sequence has {longest} tokens, the model takes {limit}: set max_length to {limit} or less"
@@ -386,9 +366,10 @@ def _check_distribution(args: RPOConfig, kind: DistributedType) -> None:
         )
 
 
-def _check_gradients_are_shared(model: nn.Module) -> None:
+def _check_gradients_are_shared(model: nn.Module, accelerator: Accelerator) -> None:
     """Accelerate (1.15) leaves a model unwrapped that it prepared for evaluation first, and says nothing."""
-    if not isinstance(model, DistributedDataParallel):
+    ddp = accelerator.distributed_type in _SHARE_BY_DDP and accelerator.num_processes > 1
+    if model.training and ddp and not isinstance(model, DistributedDataParallel):
         raise TrainingError(
             "evaluate() ran before train(), and accelerate now trains each process on its own: set eval_on_start=True "
             "instead, or load the model afresh to train it"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rpo_data.trainer import collator, loss, packing, tokenize
-from rpo_data.trainer.packing import Layout, cut_pieces
+from rpo_data.trainer.packing import Layout
 
 
 @pytest.mark.parametrize("module", [collator, loss, packing, tokenize])
@@ -49,11 +49,11 @@ def test_unequal_sides_and_fully_masked_groups_collate():
 def test_pieces_hold_similar_lengths_and_equal_prompts():
     lengths = [9, 3, 8, 2]
     sequences = [[6] * length for length in lengths]
-    padded = cut_pieces(sequences, [1] * 4, 0, "padded", micro_batch_size=2)
+    padded = collator.GroupCollator(0, "padded", micro_batch_size=2).cut(sequences, [1] * 4)
     assert [piece["rows"].tolist() for piece in padded] == [[3, 1], [2, 0]]
     assert [piece["input_ids"].shape for piece in padded] == [(2, 3), (2, 9)]
     prompts = [[5, 6], [4, 6], [5, 6], [4, 6]]  # wins, then losses
-    shared = cut_pieces([[*prompt, 7] for prompt in prompts], [2] * 4, 0, "trees", micro_batch_size=2)
+    shared = collator.GroupCollator(0, "trees", micro_batch_size=2).cut([[*prompt, 7] for prompt in prompts], [2] * 4)
     assert [piece["rows"].tolist() for piece in shared] == [[1, 3], [0, 2]]
     assert [piece["input_ids"].tolist() for piece in shared] == [[[4, 6, 7, 7]], [[5, 6, 7, 7]]]
 

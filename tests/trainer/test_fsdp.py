@@ -4,8 +4,8 @@ import re
 import runpy
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,30 +101,44 @@ def test_fsdp_is_a_switch_in_yaml_and_on_the_command_line(tmp_path, monkeypatch,
     assert (args.fsdp_plugin_args or {}).get("fsdp_version") == (2 if given else None)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_under_fsdp_the_reference_is_scored_on_the_device_and_then_goes_home(
-    tiny_models, echo, config, monkeypatch, own
-):
-    """No device here: a stand-in for the reference notes where it is sent. Stock places no model under FSDP."""
+@pytest.mark.parametrize(
+    ("fsdp", "placed", "seen"), [(True, False, ["cuda", "cpu"]), (False, True, ["cuda", "cpu"]), (False, False, [])]
+)
+def test_a_model_goes_to_the_device_and_home_again(tiny_models, echo, config, monkeypatch, fsdp, placed, seen):
+    """No device here: a stand-in for the model notes where it is sent. Stock places no model under FSDP."""
 
-    class Reference:
-        device = torch.device("cpu")
-        seen: list[str] = []  # noqa: RUF012
+    class Model:
+        device, sent = torch.device("cpu"), []
 
         def to(self, device: torch.device) -> None:
             self.device = device
+            self.sent.append(device.type)
 
-    def score(reference, *_, **__):
-        reference.seen.append(reference.device.type)
-        return [], 0
-
-    trainer, reference = RPOTrainer(tiny_models["qwen2"], config(), echo), Reference()
-    trainer.is_fsdp_enabled, trainer.place_model_on_device = True, False
-    if own:
-        trainer.model = reference
+    trainer, model = RPOTrainer(tiny_models["qwen2"], config(), echo), Model()
+    trainer.is_fsdp_enabled, trainer.place_model_on_device = fsdp, placed
     monkeypatch.setattr(RPOConfig, "device", torch.device("cuda"))
-    monkeypatch.setattr("rpo_data.trainer.trainer.open_store", lambda *_: SimpleNamespace(model="", folder=""))
-    monkeypatch.setattr("rpo_data.trainer.trainer.reference_logprobs", score)
-    monkeypatch.setattr("rpo_data.trainer.trainer.fit_layout", lambda collator, *_: collator)
-    trainer._score_reference(reference, None)
-    assert (reference.seen, reference.device.type) == (["cuda"], "cpu")
+    with trainer._on_device(model):
+        assert model.sent == seen[:1]
+    assert model.sent == seen
+
+
+def test_layouts_are_tried_and_references_scored_on_the_device(tiny_models, echo, config, monkeypatch):
+    there, done = [], []
+
+    @contextmanager
+    def on_device(self, model):
+        there.append(model)
+        yield
+        there.pop()
+
+    def noting(module: str, name: str, place: int):
+        inner = getattr(sys.modules[module], name)
+        monkeypatch.setattr(
+            f"{module}.{name}", lambda *a, **k: done.append((name, a[place] is there[-1])) or inner(*a, **k)
+        )
+
+    monkeypatch.setattr(RPOTrainer, "_on_device", on_device)
+    noting("rpo_data.trainer.trainer", "fit_layout", 1)
+    noting("rpo_data.trainer.trainer", "reference_logprobs", 0)
+    RPOTrainer(tiny_models["qwen2"], config(), echo, ref_model=tiny_models["llama"])
+    assert done == [("fit_layout", True), ("fit_layout", True), ("reference_logprobs", True)]

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from rpo_data.errors import TrainingError
 from rpo_data.pipelines.tiny_model import make_tiny_model
 from rpo_data.trainer import RPOTrainer, layouts
+from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.logprobs import batch_logprobs
-from rpo_data.trainer.packing import cut_pieces
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -21,7 +21,7 @@ WAYS += [("flex_attention", "trees", True), ("flex_attention", "padded", False)]
 def logprobs_and_slopes(model, sequences, prompt_lengths, **how):
     pieces = [
         {name: tensor.cuda() for name, tensor in piece.items()}
-        for piece in cut_pieces(sequences, prompt_lengths, 0, **how)
+        for piece in GroupCollator(0, **how).cut(sequences, prompt_lengths)
     ]
     logps = batch_logprobs(model, pieces)
     slopes = torch.autograd.grad(logps @ torch.linspace(-1, 1, len(logps), device="cuda"), list(model.parameters()))

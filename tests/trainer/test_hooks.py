@@ -36,6 +36,19 @@ def test_activation_checkpointing_computes_twice_and_changes_nothing(tiny_models
     assert (runs[0] - weights(RPOTrainer(tiny_models["llama"], config(), echo))).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+def test_tokens_and_operations_are_counted_as_transformers_does(tiny_models, echo, config, micro_batch_size):
+    args = config(max_steps=2, include_num_input_tokens_seen=True, micro_batch_size=micro_batch_size)
+    trainer = RPOTrainer(tiny_models["llama"], args, echo)
+    read = []
+    embed = trainer.model.get_input_embeddings()
+    embed.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
+    trainer.train()
+    tokens = sum(read) // (1 if micro_batch_size is None else 2)  # pieces are read twice
+    assert trainer.state.num_input_tokens_seen == tokens > 0
+    assert trainer.state.total_flos == 6 * tokens * trainer.model.num_parameters(exclude_embeddings=True)
+
+
 def test_the_best_model_is_the_one_at_the_end(tiny_models, echo, config, tmp_path):
     """The log-probs of the chosen rise at first and then fall (as they do in real runs), so the last is not the best."""
     args = config(

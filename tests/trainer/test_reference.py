@@ -17,10 +17,10 @@ def scored(monkeypatch):
     from rpo_data.trainer import reference
 
     counted = []
-    score = reference.batch_logprobs
+    score = reference.evaluated_logprobs
     monkeypatch.setattr(
         reference,
-        "batch_logprobs",
+        "evaluated_logprobs",
         lambda model, pieces: (counted.append(sum(len(piece["rows"]) for piece in pieces)), score(model, pieces))[1],
     )
     return counted

@@ -155,6 +155,14 @@ def test_a_folder_of_something_else_is_never_written_to(tiny_models, echo, setti
     assert (model / "model.safetensors").read_bytes() == weights
 
 
+def test_another_run_is_refused_before_its_reference_is_scored(tiny_models, echo, settings, tmp_path):
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 1})
+    other = settings | {"max_steps": 1, "max_length": 12, "cache_dir": str(tmp_path / "unused")}
+    with pytest.raises(TrainingError, match="is of another run: its max_length is 1024, now it is 12"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", other)
+    assert not (tmp_path / "unused").exists()
+
+
 def test_a_finished_run_is_not_replaced_by_another(tiny_models, echo, settings, tmp_path):
     settings = settings | {"max_steps": 1, "save_strategy": "no"}
     train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)

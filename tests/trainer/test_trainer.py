@@ -8,9 +8,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from rpo_data.errors import TrainingError
 from rpo_data.labels import response_labels
-from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer import RPOConfig, RPOTrainer
 from rpo_data.trainer.loss import LOSS_TYPES
 from rpo_data.trainer.models import disable_dropout
+from rpo_data.trainer.reference import score_sequences
 
 
 def parameters(model) -> torch.Tensor:
@@ -277,7 +278,8 @@ def watched(model, args, data):
             batches.append(set().union(*(group.completions for group in groups)))
             return super().__call__(groups)
 
-    trainer.data_collator = Noting(collate.pad_token_id)
+    trainer.data_collator = Noting(**vars(collate))
+    assert trainer.data_collator.layout == "trees"
     return trainer, watch, batches
 
 
@@ -296,9 +298,9 @@ def test_resume_gives_the_losses_of_an_uninterrupted_run(tiny_models, echo, conf
     losses = {entry["step"]: entry["loss"] for entry in whole.state.log_history if "loss" in entry}
     again = {entry["step"]: entry["loss"] for entry in resumed.state.log_history if "loss" in entry}
     assert sorted(losses) == list(range(1, 13))
-    assert again == pytest.approx(losses, abs=1e-6)
+    assert again == losses  # to the bit
     assert losses[12] < losses[1] - 0.01  # it moved, so equal losses say something
-    assert torch.allclose(parameters(whole.model), parameters(resumed.model), atol=1e-6)
+    assert torch.equal(parameters(whole.model), parameters(resumed.model))
 
     views = [view for _, _, view in watch.seen]
     assert views == [0] * 4 + [1] * 4 + [0] * 4
@@ -433,6 +435,7 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"diagonal_alpha": 1.2}, "diagonal_alpha 1.2 cannot work: it is a share"),
         ({"max_length": 3}, "max_length 3 cannot work.*at least 4 tokens; none sets no limit"),
         ({"remove_unused_columns": True}, "remove_unused_columns True cannot work: a row is a whole contrast group"),
+        ({"logging_nan_inf_filter": True}, "it shows a loss that is not finite as 0"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),
         (
             {"train_sampling_strategy": "group_by_length"},
@@ -440,6 +443,7 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ),
         ({"bf16_full_eval": True}, "use bf16 or fp16"),
         ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),
+        ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches cuts batches up; leave it off"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps 0 cannot work"),
         ({"learning_rate": math.inf}, "learning_rate inf cannot work"),
     ],
@@ -447,6 +451,15 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
 def test_config_refuses_what_cannot_work(config, settings, sentence):
     with pytest.raises(TrainingError, match=sentence):
         config(**settings)
+
+
+def test_a_process_that_sees_several_gpus_is_refused(config, monkeypatch):
+    """Transformers would wrap the model in DataParallel, which cuts each tensor of a batch along its rows."""
+    monkeypatch.setattr(RPOConfig, "n_gpu", 2)
+    with pytest.raises(
+        TrainingError, match=r"n_gpu 2 cannot work: .*start one a GPU with torchrun, or set CUDA_VISIBLE"
+    ):
+        config()
 
 
 def test_paper_defaults(config):
@@ -467,6 +480,8 @@ def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_
     small.resize_token_embeddings(100)
     with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
         RPOTrainer(small, config(), echo, processing_class=AutoTokenizer.from_pretrained(tiny_models["qwen2"]))
+    with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
+        RPOTrainer(tiny_models["qwen2"], config(), echo, ref_model=small)
 
 
 def test_a_batch_too_large_for_memory_is_one_sentence(tiny_models, echo, config, monkeypatch):
@@ -481,3 +496,53 @@ def test_a_batch_too_large_for_memory_is_one_sentence(tiny_models, echo, config,
         ):
             trainer.train()
         monkeypatch.undo()
+
+
+def test_a_reference_too_large_for_memory_is_one_sentence(tiny_models, echo, config, monkeypatch):
+    """The trial of the layouts finds it, or the scoring."""
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    model.model.forward = full
+    with pytest.raises(TrainingError, match=r"over 1 sequences in rows of \d+ tokens does not fit in memory"):
+        RPOTrainer(model, config(), echo)
+    trainer = RPOTrainer(tiny_models["qwen2"], config(), echo)
+    trainer.model.model.forward = full
+    groups = trainer.train_dataset
+    with pytest.raises(TrainingError, match=r"over 8 sequences in rows of \d+ tokens does not fit in memory"):
+        score_sequences(
+            trainer.model,
+            groups.pairs.sequences,
+            np.arange(8),
+            8,
+            trainer.data_collator,
+            trainer.accelerator.autocast(),
+        )
+
+
+def test_the_trial_of_the_largest_batch_leaves_no_trace(tiny_models, uneven, config):
+    """On a GPU it comes before the first step. The groups have 4, 4, 3 and 1 pairs, so the last is not among the two."""
+    weights, logs, tried = [], [], []
+
+    class Trying(RPOTrainer):
+        def get_batch_samples(self, *given):
+            if not self._tried:
+                self._try_largest()
+                tried.append(len(calls))
+                assert all(parameter.grad is None for parameter in self.model.parameters())
+            return super().get_batch_samples(*given)
+
+    for kind in (RPOTrainer, Trying):
+        args = config(max_steps=3, per_device_train_batch_size=2, micro_batch_size=4)
+        trainer, calls = kind(tiny_models["qwen2"], args, uneven), []
+        trainer.model.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        trainer.train()
+        weights.append(parameters(trainer.model))
+        logs.append(
+            [{name: value for name, value in line.items() if "/" in name} for line in trainer.state.log_history]
+        )
+    assert tried == [2 * 4]  # two passes over sixteen sequences, four at a time
+    assert torch.equal(*weights)
+    assert logs[0] == logs[1] != []

@@ -21,6 +21,15 @@ tables = [load_from_disk(str(folder / name)) for name in ("pairs", "groups", "ne
 data = ContrastDataset(Manifest.model_validate_json((folder / "manifest.json").read_text()), *tables)
 
 
+class TryingTrainer(RPOTrainer):
+    """Tries the largest batch first, which elsewhere a GPU alone does; the other runs do not."""
+
+    def get_batch_samples(self, *given):
+        if sharded and not self._tried:
+            self._try_largest()
+        return super().get_batch_samples(*given)
+
+
 def new_trainer(name: str, model, *, on_cpu: bool = False, **settings) -> RPOTrainer:
     args = RPOConfig(
         output_dir=str(out / name),
@@ -43,7 +52,7 @@ def new_trainer(name: str, model, *, on_cpu: bool = False, **settings) -> RPOTra
     if sharded and not on_cpu:  # accelerate (1.15) shards on accelerators alone: let it take this CPU for one
         PartialState().distributed_type = DistributedType.MULTI_GPU
     tokenizer = AutoTokenizer.from_pretrained(folder / "llama")
-    return RPOTrainer(model, args, data, data, processing_class=tokenizer)
+    return TryingTrainer(model, args, data, data, processing_class=tokenizer)
 
 
 def whole(tensor: torch.Tensor) -> list[float]:
