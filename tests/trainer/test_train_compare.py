@@ -158,7 +158,7 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
 
 @pytest.mark.slow
 def test_the_command_line_compares(tiny_models, echo, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("rpo_data.dataset.load", lambda folder: echo)
+    monkeypatch.setattr("rpo_data.dataset.load", lambda folder, revision: echo)
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
     out = tmp_path / "out"
     command = ["train", "anywhere", "--model", str(tiny_models["qwen2"]), "--out", str(out), "--compare", "dpo"]
