@@ -33,7 +33,7 @@ Track = Callable[[str, int, int], None]
 Pause = Callable[[float], None]
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _KIND = "dataset"
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
@@ -89,8 +89,8 @@ class Pushed:
 def is_repository(name: str) -> bool:
     """Whether a text reads as USER/NAME.
 
-    >>> is_repository("user/name"), is_repository("a/b/c"), is_repository("../name")
-    (True, False, False)
+    >>> is_repository("user/name"), is_repository("a/b/c"), is_repository("../name"), is_repository("usér/name")
+    (True, False, False, False)
     """
     return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
 
@@ -132,6 +132,7 @@ def push_files(
         patiently(lambda: _check_repository(api, target), pause)
         if target.branch != "main":
             patiently(lambda: api.create_branch(name, repo_type=_KIND, branch=target.branch, exist_ok=True), pause)
+            patiently(lambda: _check_content(name, _listing(api, name, target.branch)), pause)
         tagged = patiently(lambda: _tagged_commit(api, target), pause)
         pushed = _commit(api, target, version, tagged, track, pause)
         there = patiently(lambda: _listing(api, name, pushed.commit), pause)
@@ -151,7 +152,10 @@ def _check_repository(api: HfApi, target: Target) -> None:
         raise HubError(
             f"{name} is public on the Hub, and --private was asked: make it private there, or choose a new name"
         )
-    there = _listing(api, name, "main")
+    _check_content(name, _listing(api, name, "main"))
+
+
+def _check_content(name: str, there: Mapping[str, RepoFile]) -> None:
     others = [path for path in there if not _NOT_DATA.fullmatch(path)]
     if others and "manifest.json" not in there:
         raise HubError(f"{name} holds '{others[0]}' and no dataset of rpo-data: choose another name, or empty it first")

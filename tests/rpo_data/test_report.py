@@ -93,6 +93,15 @@ def test_without_vectors_and_rejects_the_rest_is_there(render):
     assert "logs.jsonl:13" not in bare
 
 
+def test_a_plot_of_nothing_is_not_drawn(render):
+    """Vega would warn of an infinite extent; a pair alone has no cosine of two prompts."""
+    _, page = render([pair(1)])
+    drawn = _drawn(page)["plots"]
+    assert {"funnel", "cells", "contrasts", "shares", "columns", "lengths"} == set(drawn)
+    assert set(re.findall(r'data-plot="(.*?)"', page)) == set(drawn)
+    assert page.count("there is nothing to draw") == 2
+
+
 def test_equal_data_gives_equal_bytes(render, tmp_path):
     data, page = render([pair(n, prompt=f"question {n}, {n * 7}?") for n in range(30)], views=2)
     moved = shutil.copytree(data.path, tmp_path / "elsewhere")
