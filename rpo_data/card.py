@@ -17,6 +17,7 @@ from rpo_data.schemas.rules import RULES
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 _TAGS = ["preference-optimization", "preference", "rlhf", "dpo", "contrast-groups", "rpo-data"]
 _CALLS = "Messages call tools here: `datasets` 4.7 or newer is needed, which reads the calls as JSON.\n\n"
+_JOINERS = "\u200c\u200d"  # Persian, Hindi and emoji are spelled with them
 _CHARACTERS = 160  # shown of each text of an example
 _ABOUT = {
     "pairs": "one row = prompt, chosen, rejected: TRL's preference format",
@@ -281,7 +282,8 @@ def plain(text: str) -> str:
     >>> plain("a|b <c> *d*")
     'a&#124;b &lt;c&gt; &#42;d&#42;'
     """
-    shown = html.escape("".join(c if c.isprintable() else " " for c in text), quote=False)
+    kept = (c if c.isprintable() or c in _JOINERS else " " for c in text)
+    shown = html.escape("".join(kept), quote=False)
     return re.sub(r"[`*_\[\]|~$@\\]|:(?=\S)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", shown)
 
 

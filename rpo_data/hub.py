@@ -37,6 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _KIND = "dataset"
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
+_BROKEN = (httpx2.TransportError, ConnectionError, TimeoutError)
 _NOT_DATA = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE.*", re.IGNORECASE)
 
 
@@ -157,7 +158,7 @@ def _check_repository(api: HfApi, target: Target) -> None:
 
 def _check_content(name: str, there: Mapping[str, RepoFile]) -> None:
     others = [path for path in there if not _NOT_DATA.fullmatch(path)]
-    if others and "manifest.json" not in there:
+    if others and not ("manifest.json" in there and any(path.startswith("groups/") for path in there)):
         raise HubError(f"{name} holds '{others[0]}' and no dataset of rpo-data: choose another name, or empty it first")
 
 
@@ -313,7 +314,7 @@ def is_transient(error: BaseException) -> bool:
             return False
         if isinstance(cause, HfHubHTTPError):
             return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError):
+        if isinstance(cause, (*_BROKEN, json.JSONDecodeError)):
             return True  # the last one: a proxy's page in place of an answer
     return False
 
@@ -381,5 +382,7 @@ def _said(error: BaseException) -> str:
     answer = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
     text = f"{answer.response.status_code} {answer.server_message or answer.response.reason_phrase}" if answer else ""
     if not answer or isinstance(error, ValueError):
-        text = str(error) or type(error).__name__
+        broken = (cause for cause in _causes(error) if isinstance(cause, _BROKEN))
+        told = next(broken, error)  # what huggingface_hub says around it is long and of its own cache
+        text = str(told) or type(told).__name__
     return re.sub(r"hf_\w+", "hf_...", " ".join(text.split())[:200])

@@ -99,6 +99,7 @@ def test_text_of_the_data_does_nothing(card):
         ("<b> &lt;", "&lt;b&gt; &amp;lt;"),
         ("\\*", "&#92;&#42;"),
         ("a\u202eb\x00", "a b "),
+        ("می\u200cخواهم 👩\u200d👧", "می\u200cخواهم 👩\u200d👧"),
         ("http://x.y: :smile:", "http&#58;//x.y: &#58;smile:"),
         ("www.a.b", "www&#46;a.b"),
     ],
