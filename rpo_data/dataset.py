@@ -291,9 +291,29 @@ def _check_hashes(folder: Path, manifest: Manifest) -> None:
     """Published tables carry their hash in each file, which `read_parquet` compares; these have it in state.json."""
     for name in _known(manifest):
         for split in manifest.splits:
-            state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
-            if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
-                raise DatasetError(
-                    f"{folder / name}/{split} is not the table that the manifest names, it is from another build: "
-                    "build the dataset again"
-                )
+            _check_hash(folder, manifest, name, split)
+
+
+def _check_hash(folder: Path, manifest: Manifest, name: str, split: str) -> None:
+    state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
+    if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
+        raise DatasetError(
+            f"{folder / name}/{split} is not the table that the manifest names, it is from another build: "
+            "build the dataset again"
+        )
+
+
+def load_vectors(data: ContrastDataset) -> DatasetDict | None:
+    """The vectors of a dataset by split, in the order of `neighbors`; None where it holds none.
+
+    Raises:
+        DatasetError: they are damaged, or of another build.
+    """
+    if data.path is None or not (data.path / "vectors").is_dir():
+        return None
+    opened = _open_table(data.path, "vectors")
+    for split in data.manifest.splits:
+        if split not in opened:
+            raise DatasetError(f"{data.path / 'vectors'} has no split '{split}': build the dataset again")
+        _check_hash(data.path, data.manifest, "vectors", split)
+    return opened
