@@ -224,11 +224,11 @@ def write_page(
     Example: rpo-data report dataset
     """
     need_extra("build", "jinja2", "polars", "vl_convert")
-    from rpo_data.dataset import load
+    from rpo_data.dataset import load_folder
     from rpo_data.pipelines.report import write_report
     from rpo_data.pipelines.store import cache_folder
 
-    say(f"wrote   {write_report(load(dataset), dataset, cache_folder(cache_dir))}")
+    say(f"wrote   {write_report(load_folder(dataset), dataset, cache_folder(cache_dir))}")
 
 
 @app.command("explore")
@@ -243,20 +243,20 @@ def explore_dataset(
     Example: rpo-data explore dataset
     """
     need_extra("explore", "polars", "embedding_atlas")
-    from rpo_data.dataset import load
+    from rpo_data.dataset import load_folder
     from rpo_data.pipelines.explore import explore
     from rpo_data.pipelines.store import cache_folder
 
     try:
-        explore(load(dataset), cache_folder(cache_dir), port=port, browse=browse, say=say)
+        explore(load_folder(dataset), cache_folder(cache_dir), port=port, browse=browse, say=say)
     except Stopped:
         say("stopped")
 
 
 @app.command()
 def diff(
-    before: Annotated[Path, typer.Argument(help="Folder that `rpo-data build` wrote.")],
-    after: Annotated[Path, typer.Argument(help="Another one.")],
+    before: DatasetName,
+    after: Annotated[str, typer.Argument(help="Another one.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
 ) -> None:
     """Show what changed between two datasets: settings, counts, reasons, quality, and rows that moved.

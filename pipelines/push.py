@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from rpo_data.card import dataset_card
-from rpo_data.dataset import ContrastDataset, load, read_manifest
+from rpo_data.dataset import ContrastDataset, load_folder, read_manifest
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.exports import LLAMAFACTORY, UNPAIRED, dataset_info, llamafactory_batch, unpaired_batch
 from rpo_data.hub import Files, Pause, Pushed, Target, Track, Version, check_login, is_repository, push_files
@@ -71,13 +71,13 @@ def push(
         )
     if target.create_pr and (target.tag or target.branch != "main"):
         raise RecipeError("--create-pr opens a pull request on main: leave --branch and --tag")
-    data = load(Path(dataset))
+    data = load_folder(Path(dataset))
     stated = source_licenses(data.manifest, licenses or {})
     waits = partial(_wait, say, pause)
     if not dry_run:
         check_login(target.repository, waits)
     with tempfile.TemporaryDirectory(prefix="rpo-data-push-") as scratch:
-        files = prepare(data, Path(scratch), target.repository, stated, extras, track)
+        files = prepare(data, Path(scratch), target.repository, stated, extras, track, say)
         sizes = {path: len(c) if isinstance(c, bytes) else c.stat().st_size for path, c in files.items()}
         if dry_run:
             _say_plan(files, sizes, say)
@@ -110,8 +110,15 @@ def source_licenses(manifest: Manifest, given: Mapping[str, str]) -> dict[str, s
     """The licence of each source: as given, else as in the recipe; a name goes before a pattern.
 
     Raises:
-        RecipeError: a licence is no id, or a source has none.
+        RecipeError: a licence is no id, a source has none, or one is given for no source (a mistyped name would leave the
+            licence of another pattern in its place).
     """
+    names = [source.name for source in manifest.sources]
+    for name in given:
+        if not any(name == source or fnmatchcase(source, name) for source in names):
+            raise RecipeError(
+                f"a licence is given for '{name}', which is no log file of this dataset: name one of {', '.join(names[:5])}"
+            )
     found = {}
     for source in manifest.sources:
         licence = _stated(manifest, source.name, given)
@@ -144,6 +151,7 @@ def prepare(
     licenses: Mapping[str, str],
     extras: Sequence[str] = (),
     track: Track = lambda stage, done, total: None,
+    say: Say = lambda line: None,
 ) -> Files:
     """What goes up, by path in the repository; Parquet files are written into `folder`.
 
@@ -181,6 +189,7 @@ def prepare(
             made[name][split] = _row_count(written)
             files |= written
     if "llamafactory" in extras:
+        _say_left_out(sum(made[rows].values()), sum(made["llamafactory"].values()), say)
         files["dataset_info.json"] = _json(dataset_info(repository, manifest.mode))
     files["manifest.json"] = manifest.to_json().encode()
     if data.path is not None and (data.path / "report.html").is_file():
@@ -205,6 +214,20 @@ def _check_extras(manifest: Manifest, extras: Sequence[str]) -> None:
         raise DatasetError("this dataset holds responses one by one already: push it without unpaired")
     if "llamafactory" in extras and manifest.mode == "scored":
         raise DatasetError("LLaMA-Factory reads no scored responses: push this dataset without llamafactory")
+
+
+def _say_left_out(rows: int, readable: int, say: Say) -> None:
+    """Say how many rows LLaMA-Factory cannot read.
+
+    Raises:
+        DatasetError: it can read none.
+    """
+    if not readable:
+        raise DatasetError("LLaMA-Factory can read no row of this dataset: push it without llamafactory")
+    if readable < rows:
+        say(
+            f"left out  {rows - readable:,} of {rows:,} rows of llamafactory: it reads user and assistant in turn, no tools"
+        )
 
 
 def _row_count(paths: Mapping[str, Path]) -> int:

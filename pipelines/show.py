@@ -1,5 +1,6 @@
 """Print one contrast group for a person to read."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rpo_data.dataset import FIGURES, judgement
+from rpo_data.dataset import FIGURES, judgement, own_cells
 
 Row = dict[str, Any]
 
@@ -31,7 +32,9 @@ def print_group(console: Console, group: Row, characters: int) -> None:
         characters = min(characters, max(console.width - cells, 30))
     console.print(f"group {group['group_id']}: {len(wins)} wins x {len(losses)} losses", markup=False)
     weight, similarity = (np.array(group[name]) for name in ("weight", "similarity"))
-    console.print(_figures(similarity, weight, paired), markup=False)
+    prompts = ([row["prompt_id"] for row in side] for side in (wins, losses))
+    own = own_cells(*((group["win_rows"], group["loss_rows"]) if paired else prompts))
+    console.print(_figures(similarity, weight, own), markup=False)
     if paired:
         console.print(Text(_LEGEND.format("weight of win (row) against loss (column)"), "dim"))
         texts = [_pair(win, loss, characters) for win, loss in zip(wins, losses, strict=True)]
@@ -51,12 +54,12 @@ def print_group(console: Console, group: Row, characters: int) -> None:
         Console(file=console.file, width=characters + cells, highlight=False).print(table)
 
 
-def _figures(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> str:
+def _figures(similarity: np.ndarray, weight: np.ndarray, own: np.ndarray) -> str:
     """A line on what `--best`, `--worst`, `--hubs` and `--masked` rank by."""
-    mean, hub, masked = (FIGURES[by](similarity, weight, paired) for by in ("similarity", "hubs", "masked"))
+    mean, hub, masked = (FIGURES[by](similarity, weight, own) for by in ("similarity", "hubs", "masked"))
     return (
-        f"mean similarity {mean:.2f}, {masked:.0f} of {weight.size} cells masked, the heaviest column is loss "
-        f"{weight.sum(axis=0).argmax()} with {hub:.2f} times the mean"
+        f"mean similarity {'none' if math.isnan(mean) else f'{mean:.2f}'}, {masked:.0f} of {weight.size} cells masked, "
+        f"the heaviest column is loss {weight.sum(axis=0).argmax()} with {hub:.2f} times the mean"
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from rpo_data.schemas.rules import RULES
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 _TAGS = ["preference-optimization", "preference", "rlhf", "dpo", "contrast-groups", "rpo-data"]
 _CALLS = "Messages call tools here: `datasets` 4.7 or newer is needed, which reads the calls as JSON.\n\n"
+_JOINERS = "\u200c\u200d"  # Persian, Hindi and emoji are spelled with them
 _CHARACTERS = 160  # shown of each text of an example
 _ABOUT = {
     "pairs": "one row = prompt, chosen, rejected: TRL's preference format",
@@ -23,7 +25,7 @@ _ABOUT = {
     "groups": "one row = one contrast group: which rows of `{rows}` it holds, similarity and weight of each cell",
     "neighbors": "one row = one prompt: its nearest prompts, as a graph",
     "unpaired": "the same responses one by one, with a label: TRL's unpaired preference format",
-    "llamafactory": "the same dialogues in the form that LLaMA-Factory reads",
+    "llamafactory": "those dialogues that LLaMA-Factory can read (user and assistant in turn, no tools), in its form",
 }
 
 
@@ -187,7 +189,7 @@ def _made(manifest: Manifest) -> str:
     left_out = [f"| `{code}` | {number:,} | {RULES[code].reason} |" for code, number in manifest.left_out.items()]
     changed = type(recipe)().model_dump()
     settings = [
-        f"`{key}: {plain(str(value))}`"
+        f"<code>{key}: {plain(str(value))}</code>"  # between backticks what `plain` writes would not be read
         for key, value in recipe.model_dump().items()
         if value != changed[key] and key != "license"
     ]
@@ -232,7 +234,7 @@ def _quality(manifest: Manifest, plots: Mapping[str, str]) -> str:
         *(f"![{caption}]({path})" for path, caption in plots.items()),
         "On the train split, beside random groups of the same rows and sizes at the paper's temperature of 0.5:",
         "\n".join(["| figure | these groups | random groups |", "|---|---:|---:|", *lines]),
-        f"Of {quality.cells:,} cells these are masked, since the logs contradict them: {masked}.",
+        f"Of {quality.cells:,} cells these are masked, as the logs do not bear out that the win is better: {masked}.",
     ]
     return "\n\n".join(parts + (["The build warned:\n\n" + "\n".join(warnings)] if warnings else []))
 
@@ -248,7 +250,8 @@ def _examples(data: ContrastDataset) -> str:
     shown: dict[int, str] = {}
     for title, place in places.items():
         group_id, mean = ranked[place]
-        shown.setdefault(place, _example(data.group(group_id), f"{title}: {group_id}, mean cosine {mean:.3f}"))
+        told = _figure(None if math.isnan(mean) else mean)
+        shown.setdefault(place, _example(data.group(group_id), f"{title}: {group_id}, mean cosine {told}"))
     return "\n\n".join(shown.values())
 
 
@@ -279,7 +282,8 @@ def plain(text: str) -> str:
     >>> plain("a|b <c> *d*")
     'a&#124;b &lt;c&gt; &#42;d&#42;'
     """
-    shown = html.escape("".join(c if c.isprintable() else " " for c in text), quote=False)
+    kept = (c if c.isprintable() or c in _JOINERS else " " for c in text)
+    shown = html.escape("".join(kept), quote=False)
     return re.sub(r"[`*_\[\]|~$@\\]|:(?=\S)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", shown)
 
 

@@ -1,7 +1,8 @@
 """Read a mined contrast dataset: `load(DIR)` gives a `ContrastDataset`, groups with their texts."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,24 +20,30 @@ from rpo_data.schemas.manifest import Manifest
 RankBy = Literal["similarity", "hubs", "masked"]
 
 
-def _mean_similarity(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
-    if not paired:
-        return float(similarity.mean())
-    cells = similarity.size - np.eye(*similarity.shape).sum()
-    return float((similarity.sum() - np.trace(similarity)) / cells) if cells else 0.0
+def _mean_similarity(similarity: np.ndarray, weight: np.ndarray, own: np.ndarray) -> float:
+    return float(similarity[~own].mean()) if not own.all() else math.nan
 
 
-def _largest_column(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
+def _largest_column(similarity: np.ndarray, weight: np.ndarray, own: np.ndarray) -> float:
     sums = weight.sum(axis=0)
     return float(sums.max() / sums[sums > 0].mean()) if sums.any() else 0.0
 
 
-def _masked(similarity: np.ndarray, weight: np.ndarray, paired: bool) -> float:
+def _masked(similarity: np.ndarray, weight: np.ndarray, own: np.ndarray) -> float:
     return float(np.count_nonzero(weight == 0))
 
 
 FIGURES = {"similarity": _mean_similarity, "hubs": _largest_column, "masked": _masked}
-"""What groups are ranked by: functions of similarity and weight, shape (wins, losses), and whether the rows are pairs."""
+"""What groups are ranked by: functions of similarity, weight and which cells are own cells, shape (wins, losses) each."""
+
+
+def own_cells(wins: Sequence[Any], losses: Sequence[Any]) -> np.ndarray:
+    """Cells of one pair, or in groups of responses of one prompt: where the names of win and loss are equal, (wins, losses).
+
+    >>> own_cells(["a", "b"], ["b"]).tolist()
+    [[False], [True]]
+    """
+    return np.array([[win == loss for loss in losses] for win in wins])
 
 
 @dataclass(frozen=True)
@@ -113,20 +120,23 @@ class ContrastDataset:
 
         Args:
             split: train or test.
-            by: `similarity`: mean cosine of a win and a loss that are not one pair, 0 for a pair alone; `hubs`: the
-                largest sum of a column's weights, in units of the group's mean; `masked`: the number of masked cells.
+            by: `similarity`: mean cosine of a win and a loss that are not one pair (in groups of responses: answer two
+                prompts), groups without such a cell being left out where others have one, else nan; `hubs`: the largest
+                sum of a column's weights, in units of the group's mean; `masked`: the number of masked cells.
 
         Raises:
             DatasetError: there is no such split.
         """
         groups = self.view(split, 0).with_format("arrow")[:]
-        columns = (groups[name].to_pylist() for name in ("group_id", "similarity", "weight"))
-        figure = FIGURES[by]
-        ranked = [
-            (name, figure(np.array(s, dtype=float), np.array(w), self.paired))
-            for name, s, w in zip(*columns, strict=True)
-        ]
-        return sorted(ranked, key=lambda group: -group[1])
+        names = ("group_id", "similarity", "weight", "win_rows", "loss_rows")
+        prompts = None if self.paired else self.rows[split].with_format("arrow")["prompt_id"][:].to_pylist()
+        ranked = []
+        for name, similarity, weight, *sides in zip(*(groups[name].to_pylist() for name in names), strict=True):
+            wins, losses = sides if prompts is None else ([prompts[row] for row in side] for side in sides)
+            figure = FIGURES[by](np.array(similarity, dtype=float), np.array(weight), own_cells(wins, losses))
+            ranked.append((name, figure))
+        measured = [group for group in ranked if not math.isnan(group[1])]
+        return sorted(measured or ranked, key=lambda group: -group[1])
 
     def group(self, group_id: str) -> dict[str, Any]:
         """One group with its texts: the row of `groups`, plus `wins` and `losses` (rows of `rows`).
@@ -177,7 +187,15 @@ def load(path: str | Path, revision: str | None = None) -> ContrastDataset:
             raise HubError(f"there is no folder {path} here, and {error}") from error
     if revision is not None:
         raise DatasetError(f"{path} is a folder and has no revision '{revision}': revisions are of datasets on the Hub")
-    folder = Path(path)
+    return load_folder(Path(path))
+
+
+def load_folder(folder: Path) -> ContrastDataset:
+    """Open the folder that `rpo-data build` wrote; no name on the Hub is meant.
+
+    Raises:
+        DatasetError: as of `load`.
+    """
     manifest = read_manifest(folder)
     opened = {name: _open_table(folder, name) for name in _known(manifest)}
     data = _checked(folder, manifest, opened, folder)
@@ -273,9 +291,29 @@ def _check_hashes(folder: Path, manifest: Manifest) -> None:
     """Published tables carry their hash in each file, which `read_parquet` compares; these have it in state.json."""
     for name in _known(manifest):
         for split in manifest.splits:
-            state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
-            if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
-                raise DatasetError(
-                    f"{folder / name}/{split} is not the table that the manifest names, it is from another build: "
-                    "build the dataset again"
-                )
+            _check_hash(folder, manifest, name, split)
+
+
+def _check_hash(folder: Path, manifest: Manifest, name: str, split: str) -> None:
+    state = json.loads((folder / name / split / "state.json").read_text(encoding="utf-8"))
+    if state["_fingerprint"] != manifest.tables[f"{name}/{split}"]:
+        raise DatasetError(
+            f"{folder / name}/{split} is not the table that the manifest names, it is from another build: "
+            "build the dataset again"
+        )
+
+
+def load_vectors(data: ContrastDataset) -> DatasetDict | None:
+    """The vectors of a dataset by split, in the order of `neighbors`; None where it holds none.
+
+    Raises:
+        DatasetError: they are damaged, or of another build.
+    """
+    if data.path is None or not (data.path / "vectors").is_dir():
+        return None
+    opened = _open_table(data.path, "vectors")
+    for split in data.manifest.splits:
+        if split not in opened:
+            raise DatasetError(f"{data.path / 'vectors'} has no split '{split}': build the dataset again")
+        _check_hash(data.path, data.manifest, "vectors", split)
+    return opened

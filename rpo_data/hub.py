@@ -33,10 +33,11 @@ Track = Callable[[str, int, int], None]
 Pause = Callable[[float], None]
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _KIND = "dataset"
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
+_BROKEN = (httpx2.TransportError, ConnectionError, TimeoutError)
 _NOT_DATA = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE.*", re.IGNORECASE)
 
 
@@ -89,8 +90,8 @@ class Pushed:
 def is_repository(name: str) -> bool:
     """Whether a text reads as USER/NAME.
 
-    >>> is_repository("user/name"), is_repository("a/b/c"), is_repository("../name")
-    (True, False, False)
+    >>> is_repository("user/name"), is_repository("a/b/c"), is_repository("../name"), is_repository("usér/name")
+    (True, False, False, False)
     """
     return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
 
@@ -132,6 +133,7 @@ def push_files(
         patiently(lambda: _check_repository(api, target), pause)
         if target.branch != "main":
             patiently(lambda: api.create_branch(name, repo_type=_KIND, branch=target.branch, exist_ok=True), pause)
+            patiently(lambda: _check_content(name, _listing(api, name, target.branch)), pause)
         tagged = patiently(lambda: _tagged_commit(api, target), pause)
         pushed = _commit(api, target, version, tagged, track, pause)
         there = patiently(lambda: _listing(api, name, pushed.commit), pause)
@@ -151,9 +153,12 @@ def _check_repository(api: HfApi, target: Target) -> None:
         raise HubError(
             f"{name} is public on the Hub, and --private was asked: make it private there, or choose a new name"
         )
-    there = _listing(api, name, "main")
+    _check_content(name, _listing(api, name, "main"))
+
+
+def _check_content(name: str, there: Mapping[str, RepoFile]) -> None:
     others = [path for path in there if not _NOT_DATA.fullmatch(path)]
-    if others and "manifest.json" not in there:
+    if others and not ("manifest.json" in there and any(path.startswith("groups/") for path in there)):
         raise HubError(f"{name} holds '{others[0]}' and no dataset of rpo-data: choose another name, or empty it first")
 
 
@@ -309,7 +314,7 @@ def is_transient(error: BaseException) -> bool:
             return False
         if isinstance(cause, HfHubHTTPError):
             return cause.response.status_code in _TRANSIENT
-        if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError | json.JSONDecodeError):
+        if isinstance(cause, (*_BROKEN, json.JSONDecodeError)):
             return True  # the last one: a proxy's page in place of an answer
     return False
 
@@ -377,5 +382,7 @@ def _said(error: BaseException) -> str:
     answer = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
     text = f"{answer.response.status_code} {answer.server_message or answer.response.reason_phrase}" if answer else ""
     if not answer or isinstance(error, ValueError):
-        text = str(error) or type(error).__name__
+        broken = (cause for cause in _causes(error) if isinstance(cause, _BROKEN))
+        told = next(broken, error)  # what huggingface_hub says around it is long and of its own cache
+        text = str(told) or type(told).__name__
     return re.sub(r"hf_\w+", "hf_...", " ".join(text.split())[:200])

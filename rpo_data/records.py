@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from rpo_data.remote import shown
+
 MAX_RECORD_BYTES = 64 * 2**20
 """A longer line or JSON value is taken for something else than a record."""
 
@@ -53,8 +55,9 @@ def guarded(name: str, items: Iterator[Record | Fault]) -> Iterator[Record | Fau
 
 
 def corrupt(name: str, line: int, error: Exception) -> Fault:
-    """The fault of a file that cannot be read any further."""
-    first_line = str(error).strip().split("\n", 1)[0] or type(error).__name__
+    """The fault of a file that cannot be read any further; no path of this machine and no secret of a URL is in it."""
+    text = error.strerror if isinstance(error, OSError) and error.filename else str(error)
+    first_line = shown((text or "").strip().split("\n", 1)[0]) or type(error).__name__
     return Fault(
         line, "corrupt_file", f"{name}:{line}: cannot be read from here on ({first_line}): export it again", ""
     )

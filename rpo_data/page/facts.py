@@ -82,7 +82,8 @@ def collect_facts(data: ContrastDataset) -> Facts:
 
 
 def _drawn(drawn: dict[str, plots.Spec], curves: Curves, mapped: PromptMap | None) -> dict[str, Any]:
-    """What the script of the page needs: every plot, the points of the map, and what the slider says."""
+    """What the script of the page needs: every plot of something, the points of the map, and what the slider says."""
+    drawn = {name: plot for name, plot in drawn.items() if plot["data"]["values"]}
     if mapped:
         drawn = drawn | {"map": plots.prompt_map(mapped.points, "topic")}
         drawn["map-cosine"] = plots.prompt_map(mapped.points, "cosine")

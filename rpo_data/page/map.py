@@ -4,14 +4,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from datasets import load_from_disk
 
-from rpo_data.dataset import ContrastDataset
+from rpo_data.dataset import ContrastDataset, load_vectors
 from rpo_data.page.cells import GroupCells
 from rpo_data.page.rows import dialogue, one_line
 from rpo_data.row_table import take_rows
@@ -36,9 +34,10 @@ _ELSEWHERE = (
 
 def vectors_of(data: ContrastDataset, prompt_ids: Sequence[str]) -> np.ndarray | None:
     """Unit vectors of these train prompts, (prompts, dimension), float32; None where the dataset holds no vectors."""
-    if data.path is None or not (Path(data.path) / "vectors").is_dir():
+    vectors = load_vectors(data)
+    if vectors is None:
         return None
-    table = load_from_disk(str(Path(data.path) / "vectors"))["train"].data.table
+    table = vectors["train"].data.table
     known = pl.DataFrame({"prompt_id": pl.Series(table["prompt_id"])}).with_row_index("row")
     rows = pl.DataFrame({"prompt_id": prompt_ids}, schema={"prompt_id": pl.String}).join(
         known, on="prompt_id", how="left", maintain_order="left"

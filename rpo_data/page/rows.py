@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rpo_data.dataset import ContrastDataset
+from rpo_data.errors import DatasetError
 
 CONTRADICTIONS = ("conflict", "cycle", "near_conflict", "outvoted", "no_majority", "not_unanimous")
 """Codes of rows that speak against others."""
@@ -69,15 +70,21 @@ def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
     """Where in the logs each code stands: `files`, how many, the first `places` as file:line, and what is said of the `first`.
 
     Empty without the file.
+
+    Raises:
+        DatasetError: it is damaged.
     """
     if rejects is None or not rejects.is_file():
         return {}
-    told = pl.scan_parquet(rejects).select("code", "file", "line", "message")
-    grouped = told.group_by("code", maintain_order=True).agg(
-        files=pl.col("file").n_unique(),
-        file=pl.col("file").head(PLACES),
-        line=pl.col("line").head(PLACES),
-        first=pl.col("message").first(),
+    grouped = (
+        pl.scan_parquet(rejects)
+        .group_by("code", maintain_order=True)
+        .agg(
+            files=pl.col("file").n_unique(),
+            file=pl.col("file").head(PLACES),
+            line=pl.col("line").head(PLACES),
+            first=pl.col("message").first(),
+        )
     )
     return {
         row["code"]: {
@@ -85,7 +92,7 @@ def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
             "first": row["first"],
             "places": [f"{file}:{line}" if line else file for file, line in zip(row["file"], row["line"], strict=True)],
         }
-        for row in grouped.collect().iter_rows(named=True)
+        for row in _collected(grouped, rejects).iter_rows(named=True)
     }
 
 
@@ -94,7 +101,14 @@ def contradictions(rejects: Path | None) -> list[str]:
     if rejects is None or not rejects.is_file():
         return []
     told = pl.scan_parquet(rejects).filter(pl.col("code").is_in(CONTRADICTIONS)).select("message")
-    return told.head(SHOWN).collect()["message"].to_list()
+    return _collected(told.head(SHOWN), rejects)["message"].to_list()
+
+
+def _collected(asked: pl.LazyFrame, rejects: Path) -> pl.DataFrame:
+    try:
+        return asked.collect()
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(f"{rejects} cannot be read ({error}): build the dataset again") from error
 
 
 def excerpt(messages: Sequence[Mapping[str, Any]], limit: int) -> str:

@@ -1,15 +1,14 @@
 """The view that `rpo-data explore` opens: one row for each prompt, with its place, neighbours, group and weights."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import load_from_disk
+from datasets import DatasetDict
 
-from rpo_data.dataset import ContrastDataset
+from rpo_data.dataset import ContrastDataset, load_vectors
 from rpo_data.errors import DatasetError
 from rpo_data.page.cells import group_figures, read_groups
 from rpo_data.page.map import TOPICS, name_topics, project, topic_centres, topics_of
@@ -38,11 +37,12 @@ def explore_view(data: ContrastDataset) -> tuple[pa.Table, pa.Table]:
     Raises:
         DatasetError: the dataset holds no vectors.
     """
-    if data.path is None or not (data.path / "vectors").is_dir():
+    stored = load_vectors(data)
+    if stored is None:
         raise DatasetError(f"{data.path} holds no vectors/, which the map needs: build the dataset again")
     starts = np.cumsum([0, *(len(data.neighbors[split]) for split in data.splits)])
     table = pa.concat_tables(_split(data, split, int(start)) for split, start in zip(data.splits, starts, strict=False))
-    vectors = _vectors(data.path, data.splits)
+    vectors = _vectors(stored, data.splits)
     sample = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), FITTED)).round().astype(np.int64))
     topics = topics_of(vectors, topic_centres(vectors[sample].astype(np.float64), TOPICS).astype(np.float32))
     texts = table["prompt"].take(pa.array(sample)).to_pylist()
@@ -55,9 +55,8 @@ def explore_view(data: ContrastDataset) -> tuple[pa.Table, pa.Table]:
     return table, pa.table({"x": middles[:, 0], "y": middles[:, 1], "text": list(names.values())})
 
 
-def _vectors(folder: Path, splits: list[str]) -> np.ndarray:
+def _vectors(tables: DatasetDict, splits: list[str]) -> np.ndarray:
     """Vectors of all prompts, split after split, in the order of `neighbors`."""
-    tables = load_from_disk(str(folder / "vectors"))
     parts = [tables[split].data.table["vector"].combine_chunks() for split in splits]
     return np.concatenate([part.flatten().to_numpy().reshape(len(part), -1) for part in parts])
 

@@ -12,6 +12,7 @@ import yaml
 from hub_clients import TOKEN
 from small_hub import small_file
 
+from rpo_data import Recipe, build
 from rpo_data.errors import DatasetError, RecipeError
 from rpo_data.hub import Target
 from rpo_data.pipelines.push import ask_licenses, push, source_licenses
@@ -50,7 +51,9 @@ def test_requests_of_a_push(hub, clients, pushed_dataset):
     large = ["preupload", "batch", "upload", "verify"]
     small = ["preupload"]
     assert [kind for kind, _ in hub.calls] == [
-        "whoami", "create", "tree", "refs", "info", "tree", *large * 6, *small * 5, "validate", "commit", "tree", "tag",
+        "whoami", "create", "tree", "refs", "info", "tree",
+        *large * 6, *small, *large, *small * 3,  # the tables, manifest.json, report.html, plots and the card
+        "validate", "commit", "tree", "tag",
     ]  # fmt: skip
     sent = {
         kind: int(headers.get("content-length", 0)) for (kind, _), headers in zip(hub.calls, hub.headers, strict=True)
@@ -60,7 +63,7 @@ def test_requests_of_a_push(hub, clients, pushed_dataset):
 
 @pytest.mark.parametrize(
     ("options", "before"),
-    [(["--branch", "dev"], ["branch", "info", "tree"]), (["--create-pr"], ["info", "tree", "discussions"])],
+    [(["--branch", "dev"], ["branch", "tree", "info", "tree"]), (["--create-pr"], ["info", "tree", "discussions"])],
 )
 def test_requests_of_a_branch_and_of_a_pull_request(hub, clients, pushed_dataset, other_dataset, options, before):
     clients.rpo_data("push", pushed_dataset.path, "me/data")
@@ -68,7 +71,7 @@ def test_requests_of_a_branch_and_of_a_pull_request(hub, clients, pushed_dataset
     clients.rpo_data("push", other_dataset.path, "me/data", *options)
     large, small = ["preupload", "batch", "upload", "verify"], ["preupload"]
     assert [kind for kind, _ in hub.calls] == [
-        "whoami", "create", "tree", *before, *large * 2, *small * 4, "validate", "commit", "tree",
+        "whoami", "create", "tree", *before, *large * 2, *small, *large, *small * 2, "validate", "commit", "tree",
     ]  # fmt: skip
 
 
@@ -156,7 +159,7 @@ def test_the_token_is_never_shown_stored_or_sent_to_the_storage(hub, clients, pu
         done = clients.rpo_data("push", pushed_dataset.path, "me/data", *arguments)
         outputs += [done.stdout, done.stderr]
     assert not [text for text in outputs if TOKEN in text]
-    assert hub.count("upload") == 8
+    assert hub.count("upload") == 9
     for (kind, _), headers in zip(hub.calls, hub.headers, strict=True):
         assert (TOKEN in headers.get("authorization", "")) == (kind not in ("upload", "complete", "download"))
     kept = [path for path in clients.folder.rglob("*") if path.is_file()]
@@ -224,7 +227,7 @@ def test_a_tag_is_never_moved(hub, clients, pushed_dataset, other_dataset):
     assert done.status == 1
     assert "tag 'v1' of me/data stands on another version already: choose another --tag" in done.stderr
     assert hub.state.repositories["me/data"].refs == before
-    assert hub.count("upload") == 6
+    assert hub.count("upload") == 7
 
 
 def test_what_rpo_data_did_not_make_is_left_alone(hub, clients, pushed_dataset):
@@ -233,13 +236,25 @@ def test_what_rpo_data_did_not_make_is_left_alone(hub, clients, pushed_dataset):
     tree["README.md"] = small_file(b"# soon")
     assert clients.rpo_data("push", pushed_dataset.path, "me/theirs").status == 0
     tree = hub.state.repositories["me/theirs"].tree()
-    del tree["manifest.json"]
+    for path in [path for path in tree if path.startswith("groups/")]:
+        del tree[path]  # a manifest.json alone may be anybody's
     tree["data/train.jsonl"] = small_file(b"{}")
     before = hub.state.files("me/theirs")
     done = clients.rpo_data("push", pushed_dataset.path, "me/theirs")
     assert done.status == 1
     assert re.search(r"me/theirs holds '.*' and no dataset of rpo-data: choose another name", done.stderr)
     assert hub.state.files("me/theirs") == before
+
+
+def test_a_branch_of_others_is_left_alone(hub, clients, pushed_dataset):
+    clients.rpo_data("push", pushed_dataset.path, "me/data")
+    repository = hub.state.repositories["me/data"]
+    theirs = {"pairs/train.parquet": small_file(b"PAR1"), ".gitattributes": small_file(b"")}
+    repository.add("refs/heads/raw", "", theirs, "raw logs")
+    done = clients.rpo_data("push", pushed_dataset.path, "me/data", "--branch", "raw")
+    assert done.status == 1
+    assert "me/data holds 'pairs/train.parquet' and no dataset of rpo-data" in done.stderr
+    assert repository.tree("raw") == theirs
 
 
 def test_large_files_go_up_in_parts(hub, clients, pushed_dataset):
@@ -249,7 +264,7 @@ def test_large_files_go_up_in_parts(hub, clients, pushed_dataset):
     finally:
         hub.part = None
     assert done.status == 0, done.stderr
-    assert hub.count("complete") == 6
+    assert hub.count("complete") == 7
     assert hub.count("upload") > 12
     assert hub.state.parts == {}
 
@@ -281,6 +296,14 @@ def test_a_source_without_a_licence_is_refused(hub, clients, responses_dataset):
     assert b"| a.jsonl | mit |\n| b-1.jsonl | cc-by-4.0 |" in card
 
 
+def test_a_licence_for_no_source_is_refused(responses_dataset):
+    """A slip of the pen in a name would publish that file under the licence of the others."""
+    with pytest.raises(
+        RecipeError, match=r"given for 'a\.json', which is no log file of this dataset: name one of a\.jsonl"
+    ):
+        source_licenses(responses_dataset.manifest, {"a.json": "cc-by-nc-4.0", "*": "mit"})
+
+
 def test_licences_by_name_by_pattern_and_by_asking(responses_dataset):
     manifest = responses_dataset.manifest
     assert source_licenses(manifest, {"*": "mit"}) == {"a.jsonl": "mit", "b-1.jsonl": "mit"}
@@ -298,6 +321,37 @@ def test_tables_for_other_trainers_that_cannot_be_made(responses_dataset, pushed
         push(responses_dataset.path, target, licenses={"*": "mit"}, extras=["unpaired"], dry_run=True)
     with pytest.raises(RecipeError, match="no extra table 'csv': there are unpaired, llamafactory"):
         push(pushed_dataset.path, target, extras=["csv"], dry_run=True)
+
+
+def test_rows_that_llamafactory_cannot_read_are_counted(pushed_dataset, tmp_path, cache_dir):
+    lines = []
+    push(pushed_dataset.path, Target("me/data"), extras=["llamafactory"], dry_run=True, say=lines.append)
+    assert lines[0] == "left out  1 of 48 rows of llamafactory: it reads user and assistant in turn, no tools"
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    answers = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    (tmp_path / "logs.jsonl").write_text(json.dumps({"prompt": turns} | answers) + "\n")
+    recipe = Recipe(embedder="static", test_fraction=0, license="mit")
+    build(tmp_path / "logs.jsonl", tmp_path / "out", recipe, cache_dir=cache_dir)
+    with pytest.raises(
+        DatasetError, match="LLaMA-Factory can read no row of this dataset: push it without llamafactory"
+    ):
+        push(tmp_path / "out", Target("me/data"), extras=["llamafactory"], dry_run=True)
+
+
+def test_commands_on_a_folder_ask_no_hub(hub, clients):
+    """A mistyped folder is no name on the Hub."""
+    for command in (["push", "no/folder", "me/data", "--license", "mit"], ["report", "no/folder"]):
+        done = clients.rpo_data(*command)
+        assert done.status == 1
+        assert "no/folder is no mined contrast dataset: it is not there; make one with" in done.stderr
+    assert hub.calls == []
+
+
+def test_a_folder_is_compared_with_what_is_published(hub, clients, pushed_dataset, other_dataset):
+    clients.rpo_data("push", pushed_dataset.path, "me/data")
+    done = clients.rpo_data("diff", "me/data", other_dataset.path)
+    assert done.status == 0, done.stderr
+    assert "48 in both, 0 only before, 0 only after" in done.stdout
 
 
 def test_pushing_and_streaming_need_nothing_that_builds():

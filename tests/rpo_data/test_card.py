@@ -1,7 +1,9 @@
 """The card: what it says is in the manifest, and text of the data stays text."""
 
+import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -97,12 +99,30 @@ def test_text_of_the_data_does_nothing(card):
         ("<b> &lt;", "&lt;b&gt; &amp;lt;"),
         ("\\*", "&#92;&#42;"),
         ("a\u202eb\x00", "a b "),
+        ("می\u200cخواهم 👩\u200d👧", "می\u200cخواهم 👩\u200d👧"),
         ("http://x.y: :smile:", "http&#58;//x.y: &#58;smile:"),
         ("www.a.b", "www&#46;a.b"),
     ],
 )
 def test_plain_text(text, shown):
     assert plain(text) == shown
+
+
+def test_a_setting_reads_as_it_was_written(data, tables):
+    recipe = data.manifest.recipe.model_copy(update={"embed_text": "last_user", "prompt_prefix": "<b>`query: "})
+    other = replace(data, manifest=data.manifest.model_copy(update={"recipe": recipe}))
+    text = dataset_card(other, "me/data", {"a|b.jsonl": "mit"}, tables)
+    shown = [html.unescape(setting) for setting in re.findall(r"<code>(.*?)</code>", text)]
+    assert {"embed_text: last_user", "prompt_prefix: <b>`query: ", "group_size: 4"} <= set(shown)
+    assert "<b>" not in text
+
+
+def test_a_group_of_one_pair_has_no_mean_cosine(tmp_path, cache_dir):
+    logs = tmp_path / "logs.jsonl"
+    logs.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    data = build(logs, tmp_path / "out", Recipe(embedder="static", test_fraction=0), cache_dir=cache_dir)
+    text = dataset_card(data, "me/data", {"logs.jsonl": "mit"}, {"pairs": {"train": 1}, "groups": {"train": 1}})
+    assert re.findall("<summary>(.*?)</summary>", text) == ["Most related: train-0-0, mean cosine none"]
 
 
 def test_sections_a_person_looks_for(card):

@@ -23,7 +23,9 @@ def test_names_on_the_hub(name):
     assert is_repository(name)
 
 
-@pytest.mark.parametrize("name", ["name", "a/b/c", "./a", "../a", "/a/b", "a/", "a b/c", "a/b--c", "a/..", "~/x", ""])
+@pytest.mark.parametrize(
+    "name", ["name", "a/b/c", "./a", "../a", "/a/b", "a/", "a b/c", "a/b--c", "a/..", "~/x", "", "usér/name"]
+)
 def test_what_is_no_name_on_the_hub(name):
     assert not is_repository(name)
 
@@ -40,6 +42,17 @@ def test_what_may_go_well_a_moment_later(error, transient):
     wrapped = RuntimeError("Error while uploading")
     wrapped.__cause__ = error
     assert is_transient(wrapped) is transient
+
+
+def test_a_broken_way_is_said_in_its_own_words():
+    """huggingface_hub wraps it in a paragraph on its cache."""
+    wrapped = ValueError("Got: ConnectError. An error happened while trying to locate the files on the Hub " * 5)
+    wrapped.__cause__ = httpx2.ConnectError("[Errno -2] Name or service not known")
+    with pytest.raises(HubError) as told, explained("me/data"):
+        raise wrapped
+    assert str(told.value) == (
+        "the Hub does not answer as it should ([Errno -2] Name or service not known): run the same command again later"
+    )
 
 
 def test_waits_grow_and_the_hub_may_ask_for_more():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rpo_data import read_json
 from rpo_data.errors import LogError
 from rpo_data.read import Fault, Record, content_hash, read_records
+from rpo_data.records import corrupt
 from rpo_data.sources import Source, find_sources
 
 RECORDS = [{"chosen": 'a, "quoted" ü\nline', "rejected": "b"}, {"chosen": "c", "rejected": "{[d"}]
@@ -295,3 +296,16 @@ def test_a_hub_dataset_out_of_reach_is_one_sentence():
     (source,) = find_sources(["nobody/nothing"])
     with pytest.raises(LogError, match=r"dataset nobody/nothing cannot be loaded from the Hub .*: check the name"):
         list(read_records(source))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(5, "Input/output error", "/home/me/a.jsonl"), "Input/output error"),
+        (OSError("https://me:pass@host/a.jsonl?key=1 is gone"), "https://host/a.jsonl is gone"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_damaged_file_names_no_path_and_no_secret(error, said):
+    """The message stands in the page of the dataset, which is published."""
+    assert corrupt("a.jsonl", 3, error).message == f"a.jsonl:3: cannot be read from here on ({said}): export it again"

@@ -9,6 +9,7 @@ from tests_support import pair
 
 from rpo_data import Recipe, build
 from rpo_data.dataset import load
+from rpo_data.errors import DatasetError
 from rpo_data.page.map import POINTS
 from rpo_data.report import render_report
 
@@ -91,6 +92,30 @@ def test_without_vectors_and_rejects_the_rest_is_there(render):
     assert "There is no map" in bare
     assert "empty_response" in bare
     assert "logs.jsonl:13" not in bare
+
+
+def test_a_plot_of_nothing_is_not_drawn(render):
+    """Vega would warn of an infinite extent; a pair alone has no cosine of two prompts."""
+    _, page = render([pair(1)])
+    drawn = _drawn(page)["plots"]
+    assert {"funnel", "cells", "contrasts", "shares", "columns", "lengths"} == set(drawn)
+    assert set(re.findall(r'data-plot="(.*?)"', page)) == set(drawn)
+    assert page.count("there is nothing to draw") == 2
+
+
+def test_damaged_files_beside_the_tables_are_told(render):
+    data, _ = render([*(pair(n) for n in range(12)), pair(2, chosen="")])
+    state = data.path / "vectors" / "train" / "state.json"
+    state.write_text(state.read_text().replace(data.manifest.tables["vectors/train"], "0" * 32))
+    with pytest.raises(DatasetError, match=r"vectors/train is not the table that the manifest names"):
+        render_report(data, SCRIPT)
+    state.unlink()
+    with pytest.raises(DatasetError, match=r"vectors cannot be opened .*: build the dataset again"):
+        render_report(data, SCRIPT)
+    shutil.rmtree(data.path / "vectors")
+    (data.path / "rejects.parquet").write_text("no table")
+    with pytest.raises(DatasetError, match=r"rejects.parquet cannot be read .*: build the dataset again"):
+        render_report(data, SCRIPT)
 
 
 def test_equal_data_gives_equal_bytes(render, tmp_path):

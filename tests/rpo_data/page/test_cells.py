@@ -58,6 +58,28 @@ def test_figures_are_those_of_the_loader_and_the_manifest(built):
     assert sums_of_columns(groups).mean() == pytest.approx(quality.mined.column_sums.mean, rel=1e-5)
 
 
+def test_a_mean_leaves_out_answers_to_one_prompt_and_pairs_alone(tmp_path, cache_dir):
+    """In groups of responses, too, the loader's mean cosine is the page's; a group that has none is not ranked with 0."""
+    records = [pair(n, prompt=f"question {n % 6}?", score_chosen=5 + n % 3, score_rejected=n % 4) for n in range(18)]
+    (tmp_path / "logs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    recipe = Recipe(embedder="static", mode="scored", test_fraction=0, group_size=5, duplicate_score=1.001)
+    scored = build(tmp_path / "logs.jsonl", tmp_path / "scored", recipe, cache_dir=cache_dir)
+    groups = read_groups(scored)
+    assert groups.cells.own.any()
+    found = dict(group_figures(groups).drop_nulls("similarity").select("group", "similarity").iter_rows())
+    ranked = dict(scored.ranked_groups())
+    assert ranked == pytest.approx(found, abs=1e-6)
+    assert len(ranked) > 1
+    (tmp_path / "five.jsonl").write_text("".join(json.dumps(pair(n)) + "\n" for n in range(5)), encoding="utf-8")
+    recipe = Recipe(embedder="static", test_fraction=0, group_size=4)
+    data = build(tmp_path / "five.jsonl", tmp_path / "out", recipe, cache_dir=cache_dir)
+    assert [len(group["win_rows"]) for group in data.groups["train"]] == [4, 1]
+    assert [name for name, _ in data.ranked_groups()] == ["train-0-0"]
+    assert len(data.ranked_groups(by="masked")) == 2
+    alone = build(tmp_path / "five.jsonl", tmp_path / "one", recipe, limit=1, cache_dir=cache_dir)
+    assert math.isnan(alone.ranked_groups()[0][1])
+
+
 def test_curves_by_hand():
     curves = temperature_curves(one_group([[1.0, 0.0], [0.0, 1.0]]), np.array([1e-3, 1.0, 1e6]), "row")
     own = 1 / (1 + math.exp(-1))
