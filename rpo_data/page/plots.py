@@ -133,7 +133,7 @@ def contrasts_curve(curves: Curves, used: Sequence[float], target: float | None,
         *_upright({f"in use: {heat:.3g}": heat for heat in used}),
     ]
     if target is not None:
-        data = {"values": [{"y": _short(target), "name": "random groups at the paper's 0.5"}]}
+        data = {"values": [{"y": _short(target), "name": "random groups at τ = 0.5"}]}
         dash = {"type": "rule", "stroke": "var(--random)", "strokeDash": [6, 4], "strokeWidth": 2}
         text = {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -4}
         layers += [
@@ -150,7 +150,9 @@ def shares_plot(curves: Curves, step: int) -> Spec:
         for place, shares in enumerate(curves.shares)
         for name, share in zip(curves.names, shares, strict=True)
     ]
-    x = _named("cell", title="loss that the win meets", sort=curves.names, axis={"labelAngle": 0})
+    label = "datum.label == 'nearest' ? '1st' : datum.label"  # shorter, so that labels have room on a telephone
+    axis = {"labelAngle": 0, "labelExpr": label}
+    x = _named("cell", title="losses that the win meets: own, then the nearest", sort=curves.names, axis=axis)
     y = _number("share", title="share of a win's weight", scale={"domain": [0, 1]}, axis=_SHARE_AXIS)
     bar = _layer({"type": "bar", "fill": "var(--mined)"}, x=x, y=y, tooltip=[x, _number("share", format=".1%")])
     text = _layer({"type": "text", "dy": -7}, x=x, y=y, text=_number("share", format=".0%"))
