@@ -144,7 +144,7 @@ def _parts(manifest: Manifest) -> list[dict[str, Any]]:
 
 def _losses(manifest: Manifest, places: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every reason for which something was left out or merged, the most common first, and where in the logs it stands."""
-    nowhere = {"places": [], "advised": ""}
+    nowhere = {"places": [], "first": ""}
     found = []
     for code, number in sorted(manifest.left_out.items(), key=lambda item: (-item[1], item[0])):
         loss = {
@@ -154,7 +154,8 @@ def _losses(manifest: Manifest, places: Mapping[str, Any]) -> list[dict[str, Any
             "merged": code in MERGED,
             **places.get(code, nowhere),
         }
-        loss["advised"] = loss["advised"].removeprefix(f"{RULES[code].reason}: ")  # the reason is told once
+        place, reason = "".join(loss["places"][:1]), RULES[code].reason
+        loss["advised"] = loss["first"].removeprefix(f"{place}: ").removeprefix(f"{reason}: ")  # each is told once
         found.append(loss)
     return found
 

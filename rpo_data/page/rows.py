@@ -73,7 +73,7 @@ def flag_counts(data: ContrastDataset) -> list[dict[str, Any]]:
 
 
 def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
-    """Where in the logs each code stands: the first `places` as file:line, and what is `advised` for the first of them.
+    """Where in the logs each code stands: `files`, how many, the first `places` as file:line, and what is said of the `first`.
 
     Empty without the file.
     """
@@ -81,21 +81,19 @@ def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
         return {}
     told = pl.scan_parquet(rejects).select("code", "file", "line", "message")
     grouped = told.group_by("code", maintain_order=True).agg(
+        files=pl.col("file").n_unique(),
         file=pl.col("file").head(PLACES),
         line=pl.col("line").head(PLACES),
         first=pl.col("message").first(),
     )
     return {
         row["code"]: {
-            "advised": row["first"].removeprefix(f"{_place(row['file'][0], row['line'][0])}: "),
-            "places": [_place(file, line) for file, line in zip(row["file"], row["line"], strict=True)],
+            "files": row["files"],
+            "first": row["first"],
+            "places": [f"{file}:{line}" if line else file for file, line in zip(row["file"], row["line"], strict=True)],
         }
         for row in grouped.collect().iter_rows(named=True)
     }
-
-
-def _place(file: str, line: int | None) -> str:
-    return f"{file}:{line}" if line else file
 
 
 def contradictions(rejects: Path | None) -> list[str]:

@@ -63,7 +63,8 @@ def test_counts_of_a_build(write_lines, tmp_path, cache_dir):
     assert flag_counts(data) == [{"flag": "repeated_role", "rows": 1, "places": ["logs.jsonl:4"]}]
     places = left_out_places(data.path / "rejects.parquet")
     assert places["empty_response"]["places"] == [f"logs.jsonl:{31 + n}" for n in range(PLACES)]
-    assert places["empty_response"]["advised"] == "chosen is empty: drop the record"
+    assert places["empty_response"]["files"] == 1
+    assert places["empty_response"]["first"] == "logs.jsonl:31: chosen is empty: drop the record"
     told = contradictions(data.path / "rejects.parquet")
     assert [line.partition(" ")[0] for line in told] == [f"logs.jsonl:{31 + PLACES + n}:" for n in (2, 3)]
     assert left_out_places(None) == {}
