@@ -184,7 +184,7 @@ def _weak(manifest: Manifest, figures: pl.DataFrame) -> dict[str, Any] | None:
         "number": len(weak),
         "below": int((known["similarity"] <= random).sum()),
         "groups": len(known),
-        "contrasts": weak["contrasts"].dot(weak["wins"]) / weak["wins"].sum() if len(weak) else None,
+        "contrasts": float(np.average(weak["contrasts"], weights=weak["wins"])) if len(weak) else None,
         "named": weak.head(_NAMED).select("group", "similarity").to_dicts(),
     }
 
@@ -291,7 +291,7 @@ def _plots_of_groups(
     """Plots of groups' means and of column sums."""
     quality = manifest.quality
     marks = {"random": quality.random_similarity, "mean": quality.mean_similarity}
-    marks |= {"weak below": weak and weak["limit"], "best possible mean": quality.nearest_similarity}
+    marks |= {"weak below": weak["limit"] if weak else None, "best possible mean": quality.nearest_similarity}
     means = {"mined groups": figures["similarity"].drop_nulls().to_numpy()}
     sums = {"mined losses": sums_of_columns(groups)}
     return {

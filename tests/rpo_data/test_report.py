@@ -122,7 +122,7 @@ def test_equal_data_gives_equal_bytes(render, tmp_path):
 
 
 def test_many_long_texts_leave_the_page_small(render):
-    count = POINTS + 200
+    count = POINTS + 203  # so that there is a remainder, too
     wide, long = "漢字 <&> " * 25, "漢字 <&> " * 200
     records = [
         pair(n, prompt=f"{n * 7919} {wide}", chosen=f"{n} {long}", annotator=f"{n} {wide}") for n in range(count)
