@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from rpo_data.dataset import ContrastDataset, judgement
 from rpo_data.page.facts import collect_facts
-from rpo_data.page.rows import excerpt
+from rpo_data.page.rows import excerpt, opening
 
 _ROWS = 12  # rows of a side of a group to read
 _TEXT = 1200  # characters of a text to read
@@ -50,6 +50,7 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
     environment.filters["excerpt"] = excerpt
+    environment.filters["opening"] = opening
     environment.filters["judgement"] = judgement
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["figure"] = lambda value, digits=3: "none" if value is None else f"{value:.{digits}f}"

@@ -79,16 +79,17 @@ def group_figures(groups: GroupCells) -> pl.DataFrame:
 
     Returns:
         `group`; `wins` and `losses`, how many; `similarity`, mean cosine of the cells that are not own cells, masked or not,
-        null where there is none; `contrasts`, mean effective contrasts of its wins; `heaviest`, largest column sum in units
-        of the mean; `hub`, that column; `masked`, cells.
+        null where there is none; `cross`, how many these are; `contrasts`, mean effective contrasts of its wins; `heaviest`,
+        largest column sum in units of the mean; `hub`, that column; `masked`, cells.
     """
     count = len(groups.ids)
-    found = {name: np.zeros(count) for name in ("similarity", "contrasts", "heaviest", "hub", "masked")}
+    found = {name: np.zeros(count) for name in ("similarity", "cross", "contrasts", "heaviest", "hub", "masked")}
     for numbers, places in groups.stacks():
         cosine, weight = groups.cells.similarity[places].astype(np.float64), groups.weight[places].astype(np.float64)
         cross = ~groups.cells.own[places]
         cells = cross.sum(axis=(1, 2))
         total = np.where(cross, cosine, 0.0).sum(axis=(1, 2))
+        found["cross"][numbers] = cells
         found["similarity"][numbers] = np.where(cells > 0, total / np.maximum(cells, 1), np.nan)
         rows = effective_contrasts(weight)
         found["contrasts"][numbers] = rows.sum(axis=1) / np.maximum(np.count_nonzero(rows, axis=1), 1)
@@ -99,7 +100,7 @@ def group_figures(groups: GroupCells) -> pl.DataFrame:
         found["masked"][numbers] = (weight == 0).sum(axis=(1, 2))
     wins, losses = groups.cells.shapes.T
     frame = pl.DataFrame({"group": groups.ids, "wins": wins, "losses": losses, **found})
-    return frame.with_columns(pl.col("hub", "masked").cast(pl.Int64), pl.col("similarity").fill_nan(None))
+    return frame.with_columns(pl.col("cross", "hub", "masked").cast(pl.Int64), pl.col("similarity").fill_nan(None))
 
 
 def sums_of_columns(groups: GroupCells) -> np.ndarray:

@@ -9,22 +9,26 @@ import polars as pl
 from rpo_data.dataset import ContrastDataset
 from rpo_data.page import plots
 from rpo_data.page.cells import Curves, GroupCells, group_figures, read_groups, sums_of_columns, temperature_curves
-from rpo_data.page.map import PromptMap, map_points, random_cosines, topic_rows
+from rpo_data.page.map import PromptMap, map_points, random_cosines
 from rpo_data.page.rows import (
     CONTRADICTIONS,
     contradictions,
     flag_counts,
     left_out_places,
     one_line,
+    opening,
     side_lengths,
     value_counts,
 )
+from rpo_data.page.verdict import verdict, way_to_best
 from rpo_data.quality import HUB, distribution
 from rpo_data.schemas.manifest import Distribution, Manifest
 from rpo_data.schemas.rules import MERGED, RULES
 from rpo_data.weights import view_temperatures
 
-_LISTED = 10  # weakest groups, heaviest columns
+_LISTED = 10  # weakest groups, heaviest columns: with their texts
+_NAMED = 200  # weak groups, by name
+_TEXT = 160  # characters of a prompt
 _STEPS = 41  # temperatures of the slider
 _COSINES = np.arange(-50, 51) / 50
 _SUMS = np.arange(0, 81) / 20
@@ -41,42 +45,57 @@ class Facts(NamedTuple):
 def collect_facts(data: ContrastDataset) -> Facts:
     """Everything the page tells; equal datasets give equal facts."""
     manifest, groups = data.manifest, read_groups(data)
-    figures = group_figures(groups)
+    figures = _figures(data, groups)
     used = view_temperatures(manifest.temperature, manifest.recipe.views)
     curves, step = _curves(manifest, groups, used)
     mapped = map_points(data, groups, figures)
     lengths = _lengths(data, groups)
     rejects = data.path / "rejects.parquet" if data.path is not None else None
-    losses = _losses(manifest, left_out_places(rejects))
+    losses, weak, similarity = (
+        _losses(manifest, left_out_places(rejects)),
+        _weak(manifest, figures),
+        _similarity(manifest),
+    )
+    longer = float((lengths["chosen"] > lengths["rejected"]).mean()) if data.paired else None
+    cosines = _cosines(data, groups)
+    domain = _domain(cosines, similarity)
     told: dict[str, Any] = {
         "manifest": manifest,
         "rows": "pairs" if data.paired else "responses",
+        "verdict": verdict(manifest, weak["number"] / max(1, weak["groups"]) if weak else None, longer),
         "steps": _funnel(manifest),
+        "parts": _parts(manifest),
         "losses": losses,
         "flags": flag_counts(data),
         "against": [loss for loss in losses if loss["code"] in CONTRADICTIONS],
         "contradictions": contradictions(rejects),
-        "similarity": _similarity(manifest),
+        "similarity": similarity,
+        "way": way_to_best(manifest),
+        "used": ", ".join(f"{heat:.3g}" for heat in dict.fromkeys(used)),
+        "calibrated": _calibrated(manifest),
         "curves": curves,
         "step": step,
-        "weak": _weak(manifest, figures),
+        "weak": weak,
+        "views": _views(figures, weak),
+        "small": figures.filter("small").sort("similarity", "group", nulls_last=True).head(_LISTED).to_dicts(),
         "means": {"mined groups": distribution([figures["similarity"].drop_nulls().to_numpy()])},
         "lowest": _with_texts(data, groups, _weakest(figures), None),
         "hubs": _with_texts(data, groups, _heaviest(figures), "hub"),
         "lengths": {name: distribution([found]) for name, found in lengths.items()},
-        "longer": float((lengths["chosen"] > lengths["rejected"]).mean()) if data.paired else None,
+        "longer": longer,
         "counts": {name: value_counts(data, name) for name in ("language", "source", "annotator")},
-        "map": mapped and {"topics": topic_rows(mapped.points), "points": len(mapped.points), "shown": mapped.shown},
+        "map": mapped and {"topics": mapped.topics, "points": len(mapped.points), "shown": mapped.shown},
         "examples": _examples(data, figures),
     }
     drawn = {
         "funnel": plots.bars(told["steps"], "step", "number", "What is left after each step", "mined"),
         "losses": plots.bars(told["losses"], "code", "number", "Left out or merged, by reason", "random"),
-        "cells": plots.ranges(told["similarity"], "Cosine of own, mined and random cells", "cosine of the two prompts"),
+        "cells": plots.ranges(similarity, "Cosine of own, mined and random cells", "cosine of the two prompts", domain),
+        "cosines": plots.histogram(cosines, _COSINES, "cosine of the two prompts", "cells", domain=domain),
         "contrasts": plots.contrasts_curve(curves, used, manifest.quality.random_contrasts, step),
         "shares": plots.shares_plot(curves, step),
         "lengths": plots.histogram(lengths, _LENGTHS, "characters (log scale)", "responses", log=True),
-        **_plots_of_groups(data, groups, figures),
+        **_plots_of_groups(manifest, groups, figures, weak),
     }
     return Facts(told, _drawn(drawn, curves, mapped))
 
@@ -90,14 +109,14 @@ def _drawn(drawn: dict[str, plots.Spec], curves: Curves, mapped: PromptMap | Non
     return {
         "plots": drawn,
         "points": mapped.points.to_dicts() if mapped else [],
-        "temperatures": [float(f"{heat:.4g}") for heat in curves.temperatures],
+        "temperatures": [float(f"{heat:.3g}") for heat in curves.temperatures],
         "contrasts": [round(count, 2) for count in curves.contrasts.tolist()],
         "own": [round(share, 3) for share in curves.shares[:, 0].tolist()],
     }
 
 
 def _funnel(manifest: Manifest) -> list[dict[str, Any]]:
-    """What is left after each step, and what the step took away."""
+    """What is left after each step, and what the step took away; the splits are no step, see `_parts`."""
     total = {name: sum(getattr(s, name) for s in manifest.sources) for name in (
         "records_read", "records_rejected", "records_used", "rows_made", "rows_merged", "rows_rejected", "rows_kept",
     )}  # fmt: skip
@@ -113,18 +132,33 @@ def _funnel(manifest: Manifest) -> list[dict[str, Any]]:
         ),
         (f"{what} kept", total["rows_kept"], f"{total['rows_rejected']:,} left out"),
     ]
-    for name, info in sorted(manifest.splits.items(), reverse=True):
-        steps.append((f"in {name} groups", info.rows, f"{info.groups:,} groups a view, {info.prompts:,} prompts"))
     return [{"step": step, "number": number, "note": note} for step, number, note in steps]
+
+
+def _parts(manifest: Manifest) -> list[dict[str, Any]]:
+    """The splits, into which the rows that are kept are parted."""
+    return [
+        {"split": name, "rows": info.rows, "groups": info.groups, "prompts": info.prompts}
+        for name, info in sorted(manifest.splits.items(), reverse=True)
+    ]
 
 
 def _losses(manifest: Manifest, places: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every reason for which something was left out or merged, the most common first, and where in the logs it stands."""
-    nowhere = {"files": 0, "places": [], "first": ""}
-    return [
-        {"code": code, "number": number, "rule": RULES[code], "merged": code in MERGED, **places.get(code, nowhere)}
-        for code, number in sorted(manifest.left_out.items(), key=lambda item: (-item[1], item[0]))
-    ]
+    nowhere = {"places": [], "first": ""}
+    found = []
+    for code, number in sorted(manifest.left_out.items(), key=lambda item: (-item[1], item[0])):
+        loss = {
+            "code": code,
+            "number": number,
+            "rule": RULES[code],
+            "merged": code in MERGED,
+            **places.get(code, nowhere),
+        }
+        place, reason = "".join(loss["places"][:1]), RULES[code].reason
+        loss["advised"] = loss["first"].removeprefix(f"{place}: ").removeprefix(f"{reason}: ")  # each is told once
+        found.append(loss)
+    return found
 
 
 def _similarity(manifest: Manifest) -> dict[str, Distribution]:
@@ -144,13 +178,42 @@ def _weak(manifest: Manifest, figures: pl.DataFrame) -> dict[str, Any] | None:
     if random is None or mined is None:
         return None
     limit = (random + mined) / 2
-    mean = figures["similarity"].drop_nulls()
+    known = figures.drop_nulls("similarity")
+    weak = known.filter(pl.col("similarity") < limit).sort("similarity", "group")
     return {
         "limit": limit,
-        "number": int((mean < limit).sum()),
-        "below": int((mean <= random).sum()),
-        "groups": len(mean),
+        "number": len(weak),
+        "below": int((known["similarity"] <= random).sum()),
+        "groups": len(known),
+        "contrasts": float(np.average(weak["contrasts"], weights=weak["wins"])) if len(weak) else None,
+        "named": weak.head(_NAMED).select("group", "similarity").to_dicts(),
     }
+
+
+def _figures(data: ContrastDataset, groups: GroupCells) -> pl.DataFrame:
+    """`group_figures` with the `view` of each group, and whether it is `small`: a remainder of fewer pairs than group_size."""
+    small = pl.col("wins") < data.manifest.recipe.group_size if data.paired else pl.lit(False)
+    view = pl.Series("view", data.groups["train"].data.table["view"].to_numpy())
+    return group_figures(groups).with_columns(view, small=small)
+
+
+def _views(figures: pl.DataFrame, weak: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A row for each view: `groups`, the mean `cosine` of its cells that are not own cells, `weak` and `small` groups."""
+    limit = weak["limit"] if weak else -np.inf
+    total = (pl.col("similarity") * pl.col("cross")).sum()
+    cosine = pl.when(pl.col("cross").sum() > 0).then(total / pl.col("cross").sum())
+    below = (pl.col("similarity") < limit).sum()
+    told = figures.group_by("view").agg(cosine=cosine, groups=pl.len(), weak=below, small=pl.col("small").sum())
+    return told.sort("view").to_dicts()
+
+
+def _calibrated(manifest: Manifest) -> str:
+    """How the temperature was found: `set` by the recipe, or `auto`; `met` where auto reached what it sought."""
+    sought, reached = manifest.quality.random_contrasts, manifest.quality.effective_contrasts
+    if manifest.recipe.temperature != "auto":
+        return "set"
+    same = manifest.mode != "scored" and sought is not None and reached is not None and abs(sought - reached) < 0.005
+    return "met" if same else "auto"
 
 
 def _weakest(figures: pl.DataFrame) -> pl.DataFrame:
@@ -164,25 +227,34 @@ def _heaviest(figures: pl.DataFrame) -> pl.DataFrame:
 def _with_texts(
     data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame, of: str | None
 ) -> list[dict[str, Any]]:
-    """Rows of `group_figures`, each with the prompt of a loss of its group: that of this column, or the first."""
+    """Rows of `group_figures`, each with the prompt of a loss of its group, that of this column or the first.
+
+    `opening` is its first turn where there are several, `text` its last one.
+    """
     starts = np.cumsum(groups.cells.shapes[:, 1]) - groups.cells.shapes[:, 1]
     number = {name: place for place, name in enumerate(groups.ids)} if len(figures) else {}
     told = []
     for row in figures.to_dicts():
         loss = groups.losses[starts[number[row["group"]]] + (row[of] if of else 0)]
-        told.append(row | {"text": one_line(data.rows["train"][int(loss)]["prompt"], 160)})
+        prompt = data.rows["train"][int(loss)]["prompt"]
+        told.append(row | {"text": one_line(prompt, _TEXT), "opening": opening(prompt, _TEXT)})
     return told
 
 
 def _examples(data: ContrastDataset, figures: pl.DataFrame) -> list[dict[str, Any]]:
-    """The best, the middle and the worst group of the train split by mean cosine, with texts."""
+    """The best, the middle and the worst group of the train split by mean cosine, with texts; the worst remainder apart."""
     ranked = figures.sort("similarity", descending=True, nulls_last=True, maintain_order=True)
     ranked = ranked.head(max(1, ranked["similarity"].count()))  # a group of one prompt has no mean
-    places = {"Best": 0, "Median": len(ranked) // 2, "Worst": len(ranked) - 1}
-    shown: dict[int, dict[str, Any]] = {}
-    for title, place in places.items():
-        row = ranked.row(place, named=True)
-        shown.setdefault(place, data.group(row["group"]) | {"title": title, "similarity_mean": row["similarity"]})
+    full, small = ranked.filter(~pl.col("small")), ranked.filter("small")
+    named = {"Best": 0, "Median": len(full) // 2, "Worst": len(full) - 1} if len(full) else {}
+    rows = [(title, full.row(place, named=True)) for title, place in named.items()]
+    if len(small):
+        rows.append(("Remainder", small.row(-1, named=True)))
+    shown: dict[str, dict[str, Any]] = {}
+    for title, row in rows:
+        told = {"title": title, "similarity_mean": row["similarity"]}
+        if row["group"] not in shown:
+            shown[row["group"]] = data.group(row["group"]) | told
     return list(shown.values())
 
 
@@ -201,18 +273,29 @@ def _lengths(data: ContrastDataset, groups: GroupCells) -> dict[str, np.ndarray]
     return dict(zip(names, side_lengths(data, groups.wins[: once[0]], groups.losses[: once[1]]), strict=True))
 
 
-def _plots_of_groups(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame) -> dict[str, plots.Spec]:
-    """Plots of cosines, of groups' means and of column sums."""
-    quality, random = data.manifest.quality, random_cosines(data)
-    cosines = {} if random is None else {"random pairs": random}
-    cosines["mined cells"] = groups.cells.similarity[~groups.cells.own & (groups.cells.reason == 0)]
-    marks = {"random": quality.random_similarity, "mean": quality.mean_similarity, "bound": quality.nearest_similarity}
-    means, sums = (
-        {"mined groups": figures["similarity"].drop_nulls().to_numpy()},
-        {"mined losses": sums_of_columns(groups)},
-    )
+def _cosines(data: ContrastDataset, groups: GroupCells) -> dict[str, np.ndarray]:
+    """Cosines of cells between different prompts, by name; random ones where there are vectors."""
+    random = random_cosines(data)
+    cosines = {} if random is None else {"random cells": random}
+    return cosines | {"mined cells": groups.cells.similarity[~groups.cells.own & (groups.cells.reason == 0)]}
+
+
+def _domain(cosines: dict[str, np.ndarray], similarity: dict[str, Distribution]) -> list[float]:
+    """Ends of the axis on which cosines stand: a tenth at or below the lowest one, and 1."""
+    lows = [float(found.min()) for found in cosines.values() if len(found)] + [told.p5 for told in similarity.values()]
+    return [max(-1.0, float(np.floor(10 * min(lows, default=0.0)) / 10)), 1.0]
+
+
+def _plots_of_groups(
+    manifest: Manifest, groups: GroupCells, figures: pl.DataFrame, weak: dict[str, Any] | None
+) -> dict[str, plots.Spec]:
+    """Plots of groups' means and of column sums."""
+    quality = manifest.quality
+    marks = {"random": quality.random_similarity, "mean": quality.mean_similarity}
+    marks |= {"weak below": weak["limit"] if weak else None, "best possible mean": quality.nearest_similarity}
+    means = {"mined groups": figures["similarity"].drop_nulls().to_numpy()}
+    sums = {"mined losses": sums_of_columns(groups)}
     return {
-        "cosines": plots.histogram(cosines, _COSINES, "cosine of the two prompts", "cells"),
         "groups": plots.histogram(means, _COSINES, "mean cosine of the group", "groups", marks),
-        "columns": plots.histogram(sums, _SUMS, "sum of a loss's weights (1 is even)", "losses", {"hub": HUB}),
+        "columns": plots.histogram(sums, _SUMS, "sum of a loss's weights (1 is even)", "losses", {"hub above": HUB}),
     }

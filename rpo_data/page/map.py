@@ -11,7 +11,7 @@ import polars as pl
 
 from rpo_data.dataset import ContrastDataset, load_vectors
 from rpo_data.page.cells import GroupCells
-from rpo_data.page.rows import dialogue, one_line
+from rpo_data.page.rows import dialogue, one_line, opening
 from rpo_data.row_table import take_rows
 
 POINTS = 2000
@@ -66,14 +66,17 @@ class PromptMap(NamedTuple):
 
     points  one row for each: `x`, `y`, `topic` (its most telling words), `group`, `cosine` (mean of its group) and `text`
     shown   share of the variance that x and y hold
+    topics  one row for each topic: `topic`, `prompts`, mean `cosine` of their groups, and the prompt nearest to its centre,
+            with its first user turn as `opening` and its last one as `text`
     """
 
     points: pl.DataFrame
     shown: float
+    topics: list[dict[str, Any]]
 
 
 def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame) -> PromptMap | None:
-    """Lay out a sample of the prompts; None without vectors, or with fewer than 3 prompts.
+    """Lay out a sample of the prompts, with the groups of view 0; None without vectors, or with fewer than 3 prompts.
 
     Args:
         data: the dataset.
@@ -87,13 +90,15 @@ def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame)
     frame = members.with_columns(
         prompt_id=pl.Series(rows["prompt_id"].to_pylist()),
         text=pl.Series([one_line(prompt, TEXT) for prompt in prompts]),
+        opening=pl.Series([opening(prompt, TEXT) for prompt in prompts]),
         dialogue=pl.Series([dialogue(prompt, DIALOGUE) for prompt in prompts]),
     ).unique("prompt_id", keep="first", maintain_order=True)
     vectors = vectors_of(data, frame["prompt_id"].to_list())
     if vectors is None or len(frame) < 3:
         return None
     unit = vectors.astype(np.float64)
-    topics = topics_of(unit, topic_centres(unit, TOPICS))
+    centres = topic_centres(unit, TOPICS)
+    topics = topics_of(unit, centres)
     places, shown = project(unit, topics)
     names = name_topics(frame["dialogue"].to_list(), topics)
     frame = frame.join(figures.select("group", cosine=pl.col("similarity").round(3)), on="group", maintain_order="left")
@@ -105,7 +110,8 @@ def map_points(data: ContrastDataset, groups: GroupCells, figures: pl.DataFrame)
         cosine="cosine",
         text="text",
     )
-    return PromptMap(points, shown)
+    central = frame.select("text", "opening", near=pl.Series((unit * centres[topics]).sum(axis=1)))
+    return PromptMap(points, shown, topic_rows(pl.concat([points.drop("text"), central], how="horizontal")))
 
 
 def project(vectors: np.ndarray, topics: np.ndarray) -> tuple[np.ndarray, float]:
@@ -178,8 +184,13 @@ def name_topics(texts: Sequence[str], topics: np.ndarray) -> dict[int, str]:
 
 
 def topic_rows(points: pl.DataFrame) -> list[dict[str, Any]]:
-    """A row for each topic: its `topic`, `prompts`, mean `cosine` of their groups, and a prompt as `text`."""
-    told = points.group_by("topic").agg(prompts=pl.len(), cosine=pl.col("cosine").mean(), text=pl.col("text").first())
+    """A row for each topic, as `PromptMap.topics` has it.
+
+    Args:
+        points: `topic`, `cosine`, `text`, `opening` and `near`, the cosine of a prompt and the centre of its topic.
+    """
+    nearest = pl.col("text", "opening").get(pl.col("near").arg_max())
+    told = points.group_by("topic").agg(nearest, prompts=pl.len(), cosine=pl.col("cosine").mean())
     return told.sort(pl.col("topic").str.extract(r"^(\d+)").cast(pl.Int64)).to_dicts()
 
 

@@ -54,6 +54,7 @@ def histogram(
     what: str,
     marks: Mapping[str, float | None] | None = None,
     log: bool = False,
+    domain: Sequence[float] | None = None,
 ) -> Spec:
     """Share of the values between edges, one outline for each named array.
 
@@ -64,6 +65,7 @@ def histogram(
         what: of which a share is told.
         marks: upright lines with a name.
         log: whether the x axis is logarithmic.
+        domain: ends of the x axis, where they are not those of the values.
     """
     rows: list[dict[str, Any]] = []
     values = {name: found for name, found in values.items() if len(found)}
@@ -75,7 +77,7 @@ def histogram(
     x = (
         _number("x", title=axis, scale={"type": "log"}, axis=_LENGTH_AXIS)
         if log
-        else _number("x", title=axis, scale={"zero": False, "nice": False, "padding": 8})
+        else _number("x", title=axis, scale=_scale(domain, padding=8), axis={"tickCount": 8})
     )
     y = _number("share", title=f"share of {what}", stack=None, axis=_SHARE_AXIS)
     area = {"type": "area", "interpolate": "step-after", "fillOpacity": 0.25, "line": {"strokeWidth": 2}}
@@ -84,15 +86,17 @@ def histogram(
     return _plot(f"{axis}, as shares of {what}", rows, 200, layer=layers)
 
 
-def ranges(distributions: Mapping[str, Distribution], title: str, axis: str) -> Spec:
-    """From quantiles: a line from 5 % to 95 %, a bar over the middle half, a tick at the median."""
+def ranges(
+    distributions: Mapping[str, Distribution], title: str, axis: str, domain: Sequence[float] | None = None
+) -> Spec:
+    """From quantiles: a line from 5 % to 95 %, a bar over the middle half, a tick at the median; `domain` as in `histogram`."""
     names = list(distributions)
     rows = [{"of": name, **distributions[name].model_dump()} for name in names]
     y, color = _named("of", title=None, sort=names), _color(names, legend=False)
     told = [_named("of", title="cells"), *(_number(q, format=".3f") for q in ("p5", "p25", "p50", "p75", "p95"))]
 
     def mark(kind: Spec, low: str, **more: Any) -> Spec:
-        x = _number(low, title=axis, scale={"zero": False, "padding": 12})
+        x = _number(low, title=axis, scale=_scale(domain, padding=12), axis={"tickCount": 8})
         return _layer(kind, **{"x": x, "y": y, "color": color, "tooltip": told, **more})
 
     layers = [
@@ -129,7 +133,7 @@ def contrasts_curve(curves: Curves, used: Sequence[float], target: float | None,
         *_upright({f"in use: {heat:.3g}": heat for heat in used}),
     ]
     if target is not None:
-        data = {"values": [{"y": _short(target), "name": "random groups at the paper's 0.5"}]}
+        data = {"values": [{"y": _short(target), "name": "random groups at τ = 0.5"}]}
         dash = {"type": "rule", "stroke": "var(--random)", "strokeDash": [6, 4], "strokeWidth": 2}
         text = {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -4}
         layers += [
@@ -146,7 +150,9 @@ def shares_plot(curves: Curves, step: int) -> Spec:
         for place, shares in enumerate(curves.shares)
         for name, share in zip(curves.names, shares, strict=True)
     ]
-    x = _named("cell", title="loss that the win meets", sort=curves.names, axis={"labelAngle": 0})
+    label = "datum.label == 'nearest' ? '1st' : datum.label"  # shorter, so that labels have room on a telephone
+    axis = {"labelAngle": 0, "labelExpr": label}
+    x = _named("cell", title="losses that the win meets: own, then the nearest", sort=curves.names, axis=axis)
     y = _number("share", title="share of a win's weight", scale={"domain": [0, 1]}, axis=_SHARE_AXIS)
     bar = _layer({"type": "bar", "fill": "var(--mined)"}, x=x, y=y, tooltip=[x, _number("share", format=".1%")])
     text = _layer({"type": "text", "dy": -7}, x=x, y=y, text=_number("share", format=".0%"))
@@ -164,12 +170,12 @@ def prompt_map(points: pl.DataFrame, by: str) -> Spec:
     """
     topics = points["topic"].unique().sort().to_list()
     colors = [f"var(--topic{place})" for place in range(1, len(topics) + 1)]
-    legend = {"title": None, "columns": 2, "symbolOpacity": 1, "labelLimit": 150}
+    legend = {"title": None, "columns": {"expr": "max(1, floor(width / 240))"}, "symbolOpacity": 1, "labelLimit": 230}
     coloured = {
         "topic": _named("topic", scale={"domain": topics, "range": colors}, legend=legend),
-        "cosine": _number("cosine", title="mean cosine of the prompt's group", scale={"scheme": "viridis"}),
+        "cosine": _number("cosine", title="mean cosine of the group", scale={"scheme": "viridis"}),
     }
-    told = [_named(name) for name in ("text", "topic", "group")] + [_number("cosine", title="mean cosine of the group")]
+    told = [_named("text", title="prompt"), _named("topic"), _named("group"), _number("cosine", title="mean cosine")]
     place = {"axis": _HIDDEN_AXIS, "title": None, "scale": {"zero": False}}
     lit = {"param": "pointed", "empty": False}
     pointed = {"type": "point", "on": "pointerover", "clear": "pointerout", "fields": ["group"]}
@@ -200,6 +206,10 @@ def _plot(description: str, rows: Sequence[Mapping[str, Any]], height: int, **re
     }
 
 
+def _scale(domain: Sequence[float] | None, padding: int) -> Spec:
+    return {"domain": list(domain), "nice": False} if domain else {"zero": False, "nice": False, "padding": padding}
+
+
 def _layer(mark: Spec, **encoding: Any) -> Spec:
     return {"mark": mark, "encoding": encoding}
 
@@ -223,10 +233,10 @@ def _slider(step: int) -> Spec:
 
 
 def _upright(lines: Mapping[str, float]) -> list[Spec]:
-    """Upright lines, each with its name."""
+    """Upright lines, each with its name above the plot, where nothing else stands."""
     data = {"values": [{"at": _short(at), "name": name} for name, at in lines.items()]}
     rule = {"type": "rule", "stroke": "currentColor", "strokeDash": [3, 3]}
-    text = {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dx": -4, "dy": -3, "fontSize": 11}
+    text = {"type": "text", "angle": 270, "align": "left", "baseline": "middle", "dx": 4, "fontSize": 11}
     named = _layer(text, x=_number("at"), y={"value": 0}, text={"field": "name"})
     return [_layer(rule, x=_number("at")) | {"data": data}, named | {"data": data}] if lines else []
 

@@ -16,8 +16,8 @@ CONTRADICTIONS = ("conflict", "cycle", "near_conflict", "outvoted", "no_majority
 """Codes of rows that speak against others."""
 SHOWN = 12
 """Values of a column, and contradictions, that are shown."""
-PLACES = 3
-"""Places in the logs that are named for each reason."""
+PLACES = 10
+"""Places in the logs that are named for each reason, at most."""
 
 
 def characters(rows: pa.Table, side: str) -> np.ndarray:
@@ -59,11 +59,18 @@ def value_counts(data: ContrastDataset, column: str) -> list[dict[str, Any]]:
     return ranked
 
 
-def flag_counts(data: ContrastDataset) -> dict[str, int]:
-    """How many rows of all splits carry each flag."""
-    flags = [pl.Series(data.rows[split].data.table["flags"]).explode().drop_nulls() for split in data.splits]
-    counted = pl.concat(flags).alias("flag").value_counts(name="rows").sort("flag")
-    return dict(counted.iter_rows())
+def flag_counts(data: ContrastDataset) -> list[dict[str, Any]]:
+    """Of each `flag`: how many `rows` of all splits carry it, and the first `places` in the logs as file:line."""
+    tables = [data.rows[split].data.table.select(["flags", "source", "source_row"]) for split in data.splits]
+    flagged = pl.concat([pl.DataFrame(pl.from_arrow(table)) for table in tables]).rename({"flags": "flag"})
+    flagged = (
+        flagged.filter(pl.col("flag").list.len() > 0)
+        .explode("flag")
+        .drop_nulls("flag")
+        .sort("flag", "source", "source_row")
+    )
+    place = pl.format("{}:{}", "source", "source_row")
+    return flagged.group_by("flag", maintain_order=True).agg(rows=pl.len(), places=place.head(PLACES)).to_dicts()
 
 
 def left_out_places(rejects: Path | None) -> dict[str, dict[str, Any]]:
@@ -124,6 +131,16 @@ def excerpt(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
 def one_line(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
     """The same, with line breaks and runs of blanks as one blank."""
     return excerpt([{"content": " ".join(excerpt(messages, 4 * limit).split())}], limit)
+
+
+def opening(messages: Sequence[Mapping[str, Any]], limit: int) -> str:
+    """The first user turn on one line, cut to so many characters; empty where it is the last message, too.
+
+    >>> opening([{"role": "user", "content": "Hi"}, {"role": "user", "content": "you"}], 9)
+    'Hi'
+    """
+    first = next((place for place, message in enumerate(messages[:-1]) if message["role"] == "user"), None)
+    return "" if first is None else one_line(messages[first : first + 1], limit)
 
 
 def dialogue(messages: Sequence[Mapping[str, Any]], limit: int) -> str:

@@ -29,7 +29,10 @@ async function start() {
   document.getElementById("temperature").addEventListener("input", setTemperature);
   setTemperature();
   for (const choice of document.querySelectorAll("input[name=map-color]")) {
-    choice.addEventListener("change", () => draw(document.getElementById("plot-map"), choice.value));
+    choice.addEventListener("change", () => {
+      document.getElementById("caption-map").textContent = choice.dataset.caption;
+      draw(document.getElementById("plot-map"), choice.value);
+    });
   }
   document.documentElement.dataset.drawn = "yes";
 }

@@ -92,6 +92,12 @@ def test_nothing_of_the_data_runs(opened):
     page.locator("#plot-map svg path[transform]").first.hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert EVIL[:30] in page.locator("#vg-tooltip-element").inner_text()
+    assert page.locator("#vg-tooltip-element td.key").all_inner_texts() == [
+        "prompt",
+        "topic",
+        "group",
+        "mean cosine",
+    ]
     page.wait_for_timeout(100)
     assert page.evaluate("window.hacked") is None
     assert page.locator("script").count() == 3  # the data, Vega, and ours
@@ -147,6 +153,10 @@ def test_it_fits_the_screen(opened, tmp_path, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for place in page.locator("[data-plot] svg").all():
         assert place.bounding_box()["width"] <= width
+        for text in place.locator("text").all():
+            assert "…" not in text.text_content()  # as Vega ends a label that it cuts
+            box, frame = text.bounding_box(), place.bounding_box()
+            assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1, text.text_content()
     assert len(page.screenshot(path=tmp_path / "page.png", full_page=True)) > 50_000
 
 
@@ -206,6 +216,10 @@ def test_the_colours_of_the_map_can_be_changed(opened):
     page.get_by_label("mean cosine of the group", exact=True).check()
     page.wait_for_function("() => document.querySelector('#plot-map svg linearGradient')")
     assert page.locator("#plot-map svg").inner_html() != before
+    assert page.locator("#caption-map").inner_text() == "Prompts by the mean cosine of their group in view 0"
+    page.get_by_label("topic", exact=True).check()
+    page.wait_for_function("() => !document.querySelector('#plot-map svg linearGradient')")
+    assert page.locator("#caption-map").inner_text().startswith("Prompts by topic")
     assert page.told == []
 
 

@@ -58,7 +58,12 @@ def test_it_shows_what_the_manifest_says(render):
         'pairs kept</th><td class="n">12',
     ):
         assert step in page
-    assert "logs.jsonl:14" in page  # the empty response
+    assert "At logs.jsonl:14." in page  # the empty response
+    assert page.count("chosen or rejected is empty") == 1  # the reason stands in the table, the list adds to it
+    assert "the 12 pairs are split into 12 in train (3 groups a view, 12 prompts)." in page
+    assert "<strong>Good:</strong>" in page
+    assert "left out or merged 25.0% (at most 10%)</a>" in page  # 1 record and 3 of 15 pairs
+    assert "The logs name no language and no annotator." in page
     assert "1 merged into an equal one" in page
     assert "2 pairs speak against others and were left out: 2 conflict." in page
     assert "<li>logs.jsonl:15: logs.jsonl:16 judges" in page
@@ -80,6 +85,22 @@ def test_responses_have_a_page_too(render, mode):
     drawn = _drawn(page)
     assert {"contrasts", "map", "lengths"} <= set(drawn["plots"])
     assert len(drawn["points"]) == 20
+
+
+def test_a_dialogue_shows_its_first_turn_too(render):
+    def turns(n):
+        said = [("user", f"Tell me of <horses> {n * 37}."), ("assistant", "Of which?"), ("user", f"of red ones {n}")]
+        return [{"role": role, "content": text} for role, text in said]
+
+    def answered(n, text):
+        return [*turns(n), {"role": "assistant", "content": text}]
+
+    _, page = render([{"chosen": answered(n, "yes"), "rejected": answered(n, "no")} for n in range(8)], views=2)
+    assert '<span class="soft">first turn: Tell me of &lt;horses&gt; 37.</span>' in page
+    assert "of red ones 1</div>" in page
+    assert "The map shows view 0 only" in page
+    rows = re.findall(r'<tr><th scope="row" class="n">(\d)</th><td class="n">2</td>', page)
+    assert rows == ["0", "1"]
 
 
 def test_without_vectors_and_rejects_the_rest_is_there(render):
@@ -126,7 +147,7 @@ def test_equal_data_gives_equal_bytes(render, tmp_path):
 
 
 def test_many_long_texts_leave_the_page_small(render):
-    count = POINTS + 200
+    count = POINTS + 203  # so that there is a remainder, too
     wide, long = "漢字 <&> " * 25, "漢字 <&> " * 200
     records = [
         pair(n, prompt=f"{n * 7919} {wide}", chosen=f"{n} {long}", annotator=f"{n} {wide}") for n in range(count)

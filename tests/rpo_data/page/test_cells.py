@@ -37,7 +37,7 @@ def built(tmp_path_factory, cache_dir):
 def test_figures_by_hand():
     groups = one_group([[1.0, 0.2], [0.4, 1.0]], [[0.5, 0.5], [1.0, 0.0]])
     told = group_figures(groups).row(0, named=True)
-    assert told["similarity"] == pytest.approx(0.3)
+    assert (told["similarity"], told["cross"]) == (pytest.approx(0.3), 2)
     assert told["contrasts"] == pytest.approx(1.5)  # 2 losses alike, and 1 alone
     assert (told["heaviest"], told["hub"]) == (pytest.approx(1.5), 0)  # sums 1.5 and 0.5, mean 1
     assert (told["wins"], told["losses"], told["masked"]) == (2, 2, 1)

@@ -1,6 +1,7 @@
 """The map of prompts: projection, topics and their names by hand; whole groups and random pairs on the real sample."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_the_map_holds_whole_groups_of_view_0(sampled, monkeypatch):
     monkeypatch.setattr(prompt_map, "POINTS", 200)
     groups = read_groups(sampled)
     figures = group_figures(groups)
-    points, shown = map_points(sampled, groups, figures)
+    points, shown, topics = map_points(sampled, groups, figures)
     assert 190 <= len(points) <= 208
     assert 0 < shown < 1
     told = {name: count for name, count in points["group"].value_counts().iter_rows()}
@@ -65,9 +66,23 @@ def test_the_map_holds_whole_groups_of_view_0(sampled, monkeypatch):
     assert told == {name: sizes[name] for name in told}
     mean = dict(zip(figures["group"], figures["similarity"], strict=True))
     assert all(row["cosine"] == round(mean[row["group"]], 3) for row in points.to_dicts())
-    topics = topic_rows(points)
     assert sum(topic["prompts"] for topic in topics) == len(points)
     assert [topic["topic"].partition(":")[0] for topic in topics] == [str(n + 1) for n in range(len(topics))]
+
+
+def test_the_example_of_a_topic_is_the_prompt_nearest_to_its_centre():
+    points = pl.DataFrame(
+        {
+            "topic": ["2: b", "1: a", "1: a", "2: b"],
+            "cosine": [0.1, 0.2, 0.4, 0.3],
+            "near": [0.9, 0.5, 0.7, 0.8],
+            "text": ["w", "x", "y", "z"],
+            "opening": ["W", "X", "", "Z"],
+        }
+    )
+    told = [(row["topic"], row["prompts"], row["text"], row["opening"]) for row in topic_rows(points)]
+    assert told == [("1: a", 2, "y", ""), ("2: b", 2, "w", "W")]
+    assert [row["cosine"] for row in topic_rows(points)] == pytest.approx([0.3, 0.2])
 
 
 def test_random_pairs_are_as_near_as_random_groups(sampled):

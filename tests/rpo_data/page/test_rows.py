@@ -15,6 +15,7 @@ from rpo_data.page.rows import (
     flag_counts,
     left_out_places,
     one_line,
+    opening,
     side_lengths,
     value_counts,
 )
@@ -37,13 +38,20 @@ def test_texts_are_cut():
     assert excerpt(say(None), 20) == excerpt([], 20) == "(tool call)"
     assert one_line(say("a\n\n b   c"), 10) == "a b c"
     assert one_line(say("word " * 50), 9) == "word wor…"
+    assert opening(say("a  b", "c"), 10) == "a b"
+    assert opening(say("word " * 9, "c"), 9) == "word wor…"
+    assert opening(say("only"), 10) == opening([], 10) == ""
+    assert opening([{"role": "system", "content": "s"}, *say("u")], 10) == ""
     assert dialogue(say("one", "two"), 100) == "user: one\n\nuser: two"
     assert dialogue(say("one", "two"), 5) == "…two"
 
 
 def test_counts_of_a_build(write_lines, tmp_path, cache_dir):
     records = [pair(n, annotator=f"a{n % (SHOWN + 3):02}") for n in range(30)]
-    records += [pair(n, chosen="") for n in range(5)]
+    twice = [{"role": "user", "content": "first"}, {"role": "user", "content": "second"}]
+    said = [[*twice, {"role": "assistant", "content": answer}] for answer in ("yes", "no")]
+    records[3] = pair(3, chosen=said[0], rejected=said[1], annotator="a03") | {"prompt": twice}
+    records += [pair(n, chosen="") for n in range(PLACES + 2)]
     records += [pair(0, prompt="x?", chosen="a", rejected="b"), pair(0, prompt="x?", chosen="b", rejected="a")]
     recipe = Recipe(embedder="static", test_fraction=0, group_size=4, duplicate_score=1.001)
     data = build(write_lines("logs.jsonl", records), tmp_path / "out", recipe, cache_dir=cache_dir)
@@ -52,13 +60,13 @@ def test_counts_of_a_build(write_lines, tmp_path, cache_dir):
     assert len(counted) == SHOWN + 1
     assert counted[-1] == {"value": "3 others", "rows": 6}
     assert value_counts(data, "language") == []
-    assert flag_counts(data) == {}
+    assert flag_counts(data) == [{"flag": "repeated_role", "rows": 1, "places": ["logs.jsonl:4"]}]
     places = left_out_places(data.path / "rejects.parquet")
     assert places["empty_response"]["places"] == [f"logs.jsonl:{31 + n}" for n in range(PLACES)]
     assert places["empty_response"]["files"] == 1
     assert places["empty_response"]["first"] == "logs.jsonl:31: chosen is empty: drop the record"
     told = contradictions(data.path / "rejects.parquet")
-    assert [line.partition(" ")[0] for line in told] == ["logs.jsonl:36:", "logs.jsonl:37:"]
+    assert [line.partition(" ")[0] for line in told] == [f"logs.jsonl:{31 + PLACES + n}:" for n in (2, 3)]
     assert left_out_places(None) == {}
     assert contradictions(None) == []
     rows = pl.DataFrame(pl.from_arrow(data.pairs["train"].data.table.select(["pair_id"])))
