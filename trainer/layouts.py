@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
+from rpo_data.trainer.attention import PART_BY_PART
 from rpo_data.trainer.collator import Group, GroupCollator
 from rpo_data.trainer.logprobs import evaluated_logprobs
 from rpo_data.trainer.packing import Layout
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 _FLEX_TOKENS = 8192
 """With fewer in a pass FlexAttention does not pay (docs/training.md, "How fast")."""
 
-_FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention")
+_FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention", PART_BY_PART)
 _EXACT, _ROUGH = 1e-5, 2e-2
 """Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
 
@@ -48,7 +49,7 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
         reasons += [
             (getattr(config, "sliding_window", None), "its layers attend to a sliding window"),
             (
-                attention not in ("sdpa", "flex_attention"),
+                attention not in ("sdpa", "flex_attention", PART_BY_PART),
                 f"its attention is '{attention}', and takes no mask of trees: load it with sdpa or flex_attention",
             ),
         ]
@@ -58,10 +59,11 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
 def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool) -> GroupCollator:
     """The collator in the fastest layout that this model can read: not refused by name, and right on a first group.
 
-    Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Trees of
-    long groups are tried with FlexAttention first, where the model is on a GPU and its attention is sdpa; if they are right,
-    the model keeps it. Log-probs must equal those of single sequences to 1e-5 (relative, of the group), with the weights in
-    float32; where the attention or the memory does not allow that, to 2e-2. One line warns of each layout that fails.
+    Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Where the
+    attention is sdpa, trees are tried first with one that skips what is masked, and if they are right the model keeps it: on a
+    CPU `part_by_part`, on a GPU FlexAttention for long groups. Log-probs must equal those of single sequences to 1e-5
+    (relative, of the group), with the weights in float32; where the attention or the memory does not allow that, to 2e-2. One
+    line warns of each layout that fails.
 
     Raises:
         TrainingError: memory cannot hold the group.
@@ -73,31 +75,46 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     return _first_right(collator, model, group, share_prompts, _ROUGH)
 
 
-def _first_right(
-    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
-) -> GroupCollator:
+def _ways_to_try(
+    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool
+) -> list[tuple[Layout, str | None, str]]:
+    """Layouts and attentions, the fastest first, and what a warning says where one fails."""
     attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
-    padded, trees = replace(collator, layout="padded", one_row=False), replace(collator, layout="trees", one_row=True)
+    if attention == PART_BY_PART:  # of an earlier trainer
+        attention = "sdpa"
     ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
     if share_prompts:
         ways.insert(0, ("trees", attention, "prompts are not shared"))
-        longest = max(piece["input_ids"].numel() for piece in trees([group])["pieces"])
-        if attention == "sdpa" and model.device.type == "cuda" and longest > _FLEX_TOKENS:
+    if share_prompts and attention == "sdpa" and layout_refusal(model, "trees") is None:
+        trees = replace(collator, layout="trees", one_row=True)([group])["pieces"]
+        if model.device.type == "cpu":
+            ways.insert(0, ("trees", PART_BY_PART, "masked places are computed"))
+        elif model.device.type == "cuda" and max(piece["input_ids"].numel() for piece in trees) > _FLEX_TOKENS:
             ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
+    return ways
+
+
+def _first_right(
+    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
+) -> GroupCollator:
+    padded, first = replace(collator, layout="padded", one_row=False), model.config._attn_implementation
     alone: Tensor | None = None
-    for layout, own, otherwise in ways:
-        fitted = replace(collator, layout=layout, one_row=own not in ("sdpa", "eager"))  # others skip what is masked
+    for layout, attention, otherwise in _ways_to_try(collator, model, group, share_prompts):
+        fitted = replace(
+            collator, layout=layout, one_row=attention not in ("sdpa", "eager")
+        )  # others skip what is masked
         reason = layout_refusal(model, layout)
         if reason is None:
             if alone is None:
                 alone = evaluated_logprobs(model, replace(padded, micro_batch_size=1)([group])["pieces"])
             try:
-                if own != model.config._attn_implementation:
-                    model.set_attn_implementation(own)
+                if attention != model.config._attn_implementation:
+                    model.set_attn_implementation(attention)
+                if attention != model.config._attn_implementation:  # all that transformers does then is warn
+                    raise ValueError(f"its attention cannot be set to {attention}")
                 difference = evaluated_logprobs(model, fitted([group])["pieces"]) - alone
             except TrainingError:
-                if own != attention:
-                    model.set_attn_implementation(attention)
+                model.set_attn_implementation(first)
                 raise
             except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
                 reason = " ".join(str(error).split())[:200]

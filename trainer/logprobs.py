@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import create_block_mask
 from transformers import PreTrainedModel
 
 from rpo_data.errors import TrainingError
+from rpo_data.trainer.attention import attention_mask_of
 
 
 def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
@@ -27,32 +27,12 @@ def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
     inputs = {name: piece[name] for name in ("input_ids", "position_ids", "attention_mask") if name in piece}
     if "tree" in piece:
         unwrapped: Any = getattr(model, "module", model)
-        mask = tree_blocks if unwrapped.config._attn_implementation == "flex_attention" else tree_mask
-        inputs["attention_mask"] = mask(piece["tree"], piece["branch"])
+        attention = unwrapped.config._attn_implementation
+        inputs["attention_mask"] = attention_mask_of(attention, piece["tree"], piece["branch"])
     token_logps = token_logprobs(model, piece["source"], piece["target"], **inputs)
     prompt = piece["prompt_segment"]
     sums = token_logps.new_zeros(2 * len(prompt)).index_add(0, piece["segment"], token_logps)  # no more trees than S
     return sums[: len(prompt)] + sums[prompt]
-
-
-def tree_mask(tree: Tensor, branch: Tensor) -> Tensor:
-    """Which places each place sees, bool (R, 1, L, L): of its own tree those before it and itself, but for siblings."""
-    position = torch.arange(tree.shape[1], device=tree.device)
-    seen = (tree[:, :, None] == tree[:, None]) & (position[:, None] >= position)
-    seen &= (branch[:, None] == 0) | (branch[:, :, None] == branch[:, None])
-    return seen[:, None]
-
-
-def tree_blocks(tree: Tensor, branch: Tensor) -> Any:
-    """The same for FlexAttention, as a BlockMask: blocks of 128 x 128 places that see nothing are skipped."""
-
-    def seen(row: Tensor, head: Tensor, place: Tensor, other: Tensor) -> Tensor:
-        sibling = (branch[row, other] != 0) & (branch[row, other] != branch[row, place])
-        return (tree[row, place] == tree[row, other]) & (place >= other) & ~sibling
-
-    # uncompiled, it makes the whole table
-    make = torch.compile(create_block_mask) if tree.is_cuda else create_block_mask
-    return make(seen, len(tree), None, tree.shape[1], tree.shape[1], device=tree.device)
 
 
 def batch_logprobs(model: nn.Module, pieces: Sequence[dict[str, Tensor]]) -> Tensor:

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from rpo_data.errors import TrainingError
-from rpo_data.trainer import RPOTrainer, packing
+from rpo_data.trainer import RPOTrainer, attention, packing
+from rpo_data.trainer.attention import PART_BY_PART, tree_mask
 from rpo_data.trainer.collator import Completion, Group, GroupCollator
 from rpo_data.trainer.layouts import fit_layout, layout_refusal
 from rpo_data.trainer.logprobs import batch_logprobs
@@ -87,10 +88,15 @@ PAIRS = [(7, [3, 5]), (20, [9, 1]), (2, [30, 4])]
 MANY = [(12, [4, 8, 1, 6, 2, 5]), (3, [2]), (12, [5, 5, 5])]
 ONE_TOKEN = [(1, [4, 3]), (1, [1, 1])]  # two prompts of one token
 NO_TOKEN = [(5, [0, 4]), (9, [0, 0]), (1, [3, 0])]
+NO_PROMPT = [(0, [4, 3]), (6, [2, 5]), (0, [3])]
 
 
 @pytest.mark.parametrize("count_prompts", [False, True])
-@pytest.mark.parametrize("trees", [PAIRS, MANY, ONE_TOKEN, NO_TOKEN], ids=["pairs", "many", "one token", "no token"])
+@pytest.mark.parametrize(
+    "trees",
+    [PAIRS, MANY, ONE_TOKEN, NO_TOKEN, NO_PROMPT],
+    ids=["pairs", "many", "one token", "no token", "no prompt"],
+)
 @pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config])
 @pytest.mark.parametrize(
     ("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
@@ -101,8 +107,12 @@ def test_every_layout_equals_one_by_one(config_class, dtype, close, trees, count
     ways = [{"layout": "padded", "micro_batch_size": 1}]
     ways += [{"layout": layout, "micro_batch_size": size} for layout in get_args(Layout) for size in (None, 3)]
     ways += [{"layout": layout, "one_row": True} for layout in ("trees", "packed")]
+    ways = [(way, "sdpa") for way in ways]
+    ways += [({"layout": "trees", "one_row": True, "micro_batch_size": size}, PART_BY_PART) for size in (None, 3)]
+    ways += [({"layout": "padded"}, PART_BY_PART)]  # with another mask it is sdpa
     results = []
-    for way in ways:
+    for way, implementation in ways:
+        model.set_attn_implementation(implementation)
         logps = logprobs(model, sequences, prompt_lengths, count_prompts=count_prompts, **way)
         assert logps.dtype == dtype
         results.append((logps.detach(), gradient(model, logps)))
@@ -118,6 +128,35 @@ def test_sharing_reads_each_prompt_once():
     packed = pack_sequences(*sequences_of([(20, [3, 5, 4])]), 0)
     assert packed["input_ids"].shape == (1, 20 + 3 + 5 + 4)
     assert len(packed["target"]) == 3 + 5 + 4
+
+
+def test_part_by_part_computes_what_is_seen_and_no_more(monkeypatch):
+    """Scores that it computes, against the cells of the mask, but for the upper half of each square of a part by itself."""
+    packed = pack_sequences(*sequences_of(MANY), 0, one_row=True)
+    tree, branch = packed["tree"], packed["branch"]
+    computed = []
+    model = tiny(LlamaConfig, num_hidden_layers=1)
+    model.set_attn_implementation(PART_BY_PART)
+    sdpa = attention.sdpa_attention_forward
+
+    def counting(module, query, key, *args, **how):
+        computed.append(query.shape[2] * key.shape[2] - query.shape[2] * (query.shape[2] - 1) // 2)
+        return sdpa(module, query, key, *args, **how)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", counting)
+    logprobs(model, *sequences_of(MANY), one_row=True)
+    assert sum(computed) == tree_mask(tree, branch).sum()
+
+
+def test_a_model_that_went_part_by_part_writes_as_before():
+    model = tiny(LlamaConfig).eval()
+    asked = {"input_ids": torch.tensor([[0, 0, 5, 6, 7], [3, 4, 5, 6, 7]]), "max_new_tokens": 9, "do_sample": False}
+    asked["attention_mask"] = (asked["input_ids"] != 0).long()
+    before = model.generate(**asked)
+    fitted(model)
+    assert model.config._attn_implementation == PART_BY_PART
+    assert torch.equal(model.generate(**asked), before)
+    assert "part" not in model.config.to_json_string()
 
 
 def test_trees_fill_rows():

@@ -96,7 +96,7 @@ def test_losses_of_pairs_equal_trl(tiny_models, make, config, tmp_path, loss_typ
     )
     their_batch = next(iter(theirs.get_train_dataloader()))
     order = torch.cat([batch["cell_win"][batch["cell_own"]], batch["cell_loss"][batch["cell_own"]]])
-    (padded,) = replace(ours.data_collator, layout="padded")(list(ours.train_dataset))["pieces"]
+    (padded,) = replace(ours.data_collator, layout="padded", one_row=False)(list(ours.train_dataset))["pieces"]
     counted = torch.zeros_like(padded["input_ids"])
     counted.view(-1)[padded["source"] + 1] = 1
     order = torch.argsort(padded["rows"])[order]
