@@ -3,6 +3,7 @@
 loss.py       the loss, pure: cells in, scalar out
 packing.py    sequences in rows: as trees (each prompt once for all its completions), packed or padded
 layouts.py    which of the three a model can read
+attention.py  what each token of a tree sees, told to the model's attention
 logprobs.py   log-probability of each completion
 tokenize.py   chat rows to token ids, once, with every cut counted
 collator.py   contrast groups to one batch of tensors

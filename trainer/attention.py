@@ -58,6 +58,7 @@ def tree_parts(tree: Tensor, branch: Tensor) -> Tensor:
     return torch.cat([sizes[None], kinds])[None, None]
 
 
+@torch.compiler.disable  # its sizes are those of the texts: it would be compiled anew for each row
 def part_by_part(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
