@@ -368,19 +368,20 @@ def describe(data: ContrastDataset, options: argparse.Namespace) -> str:
 
 
 def compare(name: str, options: argparse.Namespace) -> list[str]:
-    """Print a line on a set and one on the check; measure, and return the rows of the table."""
+    """Print a line on a set and one on the check; measure memory and time, and return the rows of the table."""
     data = prepare(name, options)
     print(f"{name}: {describe(data, options)}", flush=True)
-    if options.check:
-        print(f"{name}: {check_losses(data, options)}", flush=True)
-    found = race({one: make_contestant(one, data, options) for one in options.contestants})
-    for figures in found.values():
-        figures["groups"] = options.groups
-    if options.memory and options.device == "cpu":
+    memory = {}
+    if options.memory and options.device == "cpu":  # before this process takes any for itself
         for contestant in options.contestants:
             command = [sys.executable, __file__, *sys.argv[1:], "--run", contestant, "--sets", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[contestant]["memory"] = float(done.stdout.strip().splitlines()[-1])
+            memory[contestant] = {"memory": float(done.stdout.strip().splitlines()[-1])}
+    if options.check:
+        print(f"{name}: {check_losses(data, options)}", flush=True)
+    found = race({one: make_contestant(one, data, options) for one in options.contestants})
+    for contestant, figures in found.items():
+        figures |= {"groups": options.groups} | memory.get(contestant, {})
     return [row_of(name, contestant, found) for contestant in found]
 
 

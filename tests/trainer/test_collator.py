@@ -1,6 +1,5 @@
 from typing import get_args
 
-import pytest
 import torch
 
 from rpo_data.trainer import collator
