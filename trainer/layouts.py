@@ -68,8 +68,7 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     Raises:
         TrainingError: memory cannot hold the group.
     """
-    exact = getattr(model.config.get_text_config(), "_attn_implementation", None) in _FLOAT32_ATTENTION
-    if exact:
+    if model.config.get_text_config()._attn_implementation in _FLOAT32_ATTENTION:
         with suppress(TrainingError, torch.OutOfMemoryError), _in_float32(model):  # memory may hold 16 bits alone
             return _first_right(collator, model, group, share_prompts, _EXACT)
     return _first_right(collator, model, group, share_prompts, _ROUGH)
@@ -79,42 +78,41 @@ def _ways_to_try(
     collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool
 ) -> list[tuple[Layout, str | None, str]]:
     """Layouts and attentions, the fastest first, and what a warning says where one fails."""
-    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    attention = model.config.get_text_config()._attn_implementation
     if attention == PART_BY_PART:  # of an earlier trainer
         attention = "sdpa"
     ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
     if share_prompts:
         ways.insert(0, ("trees", attention, "prompts are not shared"))
     if share_prompts and attention == "sdpa" and layout_refusal(model, "trees") is None:
-        trees = replace(collator, layout="trees", one_row=True)([group])["pieces"]
         if model.device.type == "cpu":
             ways.insert(0, ("trees", PART_BY_PART, "masked places are computed"))
-        elif model.device.type == "cuda" and max(piece["input_ids"].numel() for piece in trees) > _FLEX_TOKENS:
-            ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
+        elif model.device.type == "cuda" and getattr(model, "_supports_flex_attn", False):
+            pieces = replace(collator, layout="trees", one_row=True)([group])["pieces"]
+            if max(piece["input_ids"].numel() for piece in pieces) > _FLEX_TOKENS:
+                ways.insert(0, ("trees", "flex_attention", "FlexAttention is not used"))
     return ways
 
 
 def _first_right(
     collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
 ) -> GroupCollator:
-    padded, first = replace(collator, layout="padded", one_row=False), model.config._attn_implementation
+    padded, config = replace(collator, layout="padded", one_row=False), model.config.get_text_config()
+    first = config._attn_implementation
     alone: Tensor | None = None
     for layout, attention, otherwise in _ways_to_try(collator, model, group, share_prompts):
-        fitted = replace(
-            collator, layout=layout, one_row=attention not in ("sdpa", "eager")
-        )  # others skip what is masked
+        one_row = attention not in ("sdpa", "eager")  # others skip what is masked
+        fitted = replace(collator, layout=layout, one_row=one_row)
         reason = layout_refusal(model, layout)
         if reason is None:
             if alone is None:
                 alone = evaluated_logprobs(model, replace(padded, micro_batch_size=1)([group])["pieces"])
             try:
-                if attention != model.config._attn_implementation:
-                    model.set_attn_implementation(attention)
-                if attention != model.config._attn_implementation:  # all that transformers does then is warn
-                    raise ValueError(f"its attention cannot be set to {attention}")
+                if attention != config._attn_implementation:
+                    config._attn_implementation = attention
                 difference = evaluated_logprobs(model, fitted([group])["pieces"]) - alone
             except TrainingError:
-                model.set_attn_implementation(first)
+                config._attn_implementation = first
                 raise
             except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
                 reason = " ".join(str(error).split())[:200]

@@ -27,7 +27,7 @@ def piece_logprobs(model: nn.Module, piece: dict[str, Tensor]) -> Tensor:
     inputs = {name: piece[name] for name in ("input_ids", "position_ids", "attention_mask") if name in piece}
     if "tree" in piece:
         unwrapped: Any = getattr(model, "module", model)
-        attention = unwrapped.config._attn_implementation
+        attention = unwrapped.config.get_text_config()._attn_implementation
         inputs["attention_mask"] = attention_mask_of(attention, piece["tree"], piece["branch"])
     token_logps = token_logprobs(model, piece["source"], piece["target"], **inputs)
     prompt = piece["prompt_segment"]

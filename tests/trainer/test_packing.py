@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    GotOcr2Config,
     JambaConfig,
     LlamaConfig,
     MambaConfig,
@@ -157,6 +159,24 @@ def test_a_model_that_went_part_by_part_writes_as_before():
     assert model.config._attn_implementation == PART_BY_PART
     assert torch.equal(model.generate(**asked), before)
     assert "part" not in model.config.to_json_string()
+
+
+def test_of_a_model_that_reads_images_the_text_part_alone_goes_part_by_part():
+    """Its image part has no sdpa: the model as a whole is eager, the text part sdpa."""
+    torch.manual_seed(0)
+    vision = {"hidden_size": 8, "output_channels": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 8}
+    text = {"model_type": "qwen2", **SIZES, "initializer_range": 0.1}
+    config = GotOcr2Config(vision_config=vision | {"image_size": 64}, text_config=text)
+    model = AutoModelForImageTextToText.from_config(config).eval()
+    attention_of = {"whole": model.config, "image": model.config.vision_config, "text": model.config.text_config}
+    before = {name: part._attn_implementation for name, part in attention_of.items()}
+    assert before == {"whole": "eager", "image": "eager", "text": "sdpa"}
+    assert fitted(model) == "trees"
+    assert {n: part._attn_implementation for n, part in attention_of.items()} == before | {"text": PART_BY_PART}
+    alone = logprobs(model, *sequences_of(MANY), layout="padded", micro_batch_size=1)
+    assert torch.allclose(logprobs(model, *sequences_of(MANY), one_row=True), alone, atol=1e-5)
+    assert fitted(model, share_prompts=False) == "packed"
+    assert {name: part._attn_implementation for name, part in attention_of.items()} == before
 
 
 def test_trees_fill_rows():
