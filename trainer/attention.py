@@ -62,7 +62,7 @@ def tree_parts(tree: Tensor, branch: Tensor) -> Tensor:
 def part_by_part(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
-    """Attention of a row of trees, a call for each prompt and each completion, so that nothing masked is computed.
+    """Attention of a row of trees, a call for each prompt and each completion: siblings and other trees are never met.
 
     Args:
         module: the layer.

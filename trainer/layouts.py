@@ -60,10 +60,10 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     """The collator in the fastest layout that this model can read: not refused by name, and right on a first group.
 
     Tried are `trees`, where prompts may be shared, then `packed`; what is left is `padded`, which every model reads. Where the
-    attention is sdpa, trees are tried first with one that skips what is masked, and if they are right the model keeps it: on a
-    CPU `part_by_part`, on a GPU FlexAttention for long groups. Log-probs must equal those of single sequences to 1e-5
-    (relative, of the group), with the weights in float32; where the attention or the memory does not allow that, to 2e-2. One
-    line warns of each layout that fails.
+    attention is sdpa, trees are tried first with one that skips what is masked, and if they are right the model (of one that
+    reads images the text part) keeps it: on a CPU `part_by_part`, on a GPU FlexAttention for long groups. Log-probs must equal
+    those of single sequences to 1e-5 (relative, of the group), with the weights in float32; where the attention or the memory
+    does not allow that, to 2e-2. One line warns of each layout that fails.
 
     Raises:
         TrainingError: memory cannot hold the group.

@@ -39,7 +39,7 @@ def pack_sequences(
         sequences: token ids of prompt and completion.
         prompt_lengths: how many of them are prompt.
         pad_token_id: what fills the rows.
-        layout: under `trees` equal prompts are one tree, unless it would be longer than 1,024 tokens.
+        layout: under `trees` equal prompts are one tree, unless rows are several and it would be longer than 1,024 tokens.
         count_prompts: whether prompt tokens count, too: all but the first, which has no context.
         one_row: all trees in one row, for attention that skips what is masked; else rows are as long as the longest tree.
 

@@ -179,6 +179,14 @@ def test_of_a_model_that_reads_images_the_text_part_alone_goes_part_by_part():
     assert {name: part._attn_implementation for name, part in attention_of.items()} == before
 
 
+def test_a_model_without_the_attention_interface_shares_under_sdpa_with_one_warning(caplog):
+    model = tiny(FalconConfig, alibi=False)
+    assert fitted(model) == "trees"
+    assert model.config._attn_implementation == "sdpa"
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("masked places are computed, which is slower: ")
+
+
 def test_trees_fill_rows():
     packed = pack_sequences(*sequences_of([(10, [5, 5]), (3, [4, 3]), (5, [3, 2])]), 0)
     assert packed["input_ids"].shape == (2, 20)  # 20, 10 + 10
