@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class ContrastDataset:
     >>> data.group("train-0-12")["wins"][0]["chosen"]  # doctest: +SKIP
     """
 
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
     rows: DatasetDict
     groups: DatasetDict
     neighbors: DatasetDict

@@ -26,7 +26,9 @@ def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int) -> PreTrai
         raise MissingExtra("adapters need peft: pip install 'rpo-data[lora]'") from error
 
     if hasattr(model, "peft_config"):
-        raise TrainingError("the model has adapters already: leave peft_config out, or give the model without them")
+        raise TrainingError(
+            "the model has adapters already: merge them first (merge_and_unload) and give that model, or ask for no new ones"
+        )
     start = getattr(peft_config, "init_lora_weights", True)
     if not isinstance(start, bool) and start != "gaussian":
         raise TrainingError(

@@ -6,7 +6,9 @@ from difflib import get_close_matches
 from math import inf
 from typing import Any, get_args
 
+import torch
 from transformers import TrainingArguments
+from transformers.utils import is_torch_xla_available
 
 from rpo_data.errors import TrainingError
 from rpo_data.trainer.loss import LOSS_TYPES
@@ -86,6 +88,8 @@ class RPOConfig(TrainingArguments):
         Raises:
             TrainingError: a setting of ours is out of range, or one of transformers' does not go with contrast groups.
         """
+        if self.bf16 and not (torch.accelerator.is_available() or is_torch_xla_available()):
+            self.use_cpu = True  # where there is nothing else; transformers wants to be told
         super().__post_init__()
         for name, choices in _CHOICES.items():
             value = getattr(self, name)

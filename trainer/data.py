@@ -115,11 +115,15 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
 
 
 def check_loss(data: ContrastDataset, loss_type: str) -> None:
-    """Refuse a loss that needs what the dataset does not have.
+    """Refuse a loss that needs what the dataset does not have, and what is no dataset of ours.
 
     Raises:
-        TrainingError: a loss of pairs for responses, or `lipo` without scores.
+        TrainingError: a loss of pairs for responses, `lipo` without scores, or another type.
     """
+    if not isinstance(data, ContrastDataset):
+        raise TrainingError(
+            f"a dataset of type {type(data).__name__} cannot be trained on: give what rpo_data.load gives"
+        )
     if not data.paired and loss_type in OF_PAIRS:
         raise TrainingError(
             f"loss_type '{loss_type}' needs pairs, and the dataset was built in {data.manifest.mode} mode: use rpo or "

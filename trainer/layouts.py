@@ -107,6 +107,8 @@ def _first_right(
         if reason is None:
             if alone is None:
                 alone = evaluated_logprobs(model, replace(padded, micro_batch_size=1)([group])["pieces"])
+                if not alone.isfinite().all():
+                    return padded  # damaged weights, of which others tell
             try:
                 if attention != config._attn_implementation:
                     config._attn_implementation = attention

@@ -91,6 +91,10 @@ class RPOTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         args = args or RPOConfig()
+        if not isinstance(args, RPOConfig):
+            raise TrainingError(
+                f"args are {type(args).__name__}: give an RPOConfig, which takes the same settings and more"
+            )
         if getattr(model, "is_distributed_loading_by_transformers", False):
             raise TrainingError(
                 "the model was sharded as it was loaded, and the reference is scored on a whole one: load it without "
@@ -136,6 +140,15 @@ class RPOTrainer(Trainer):
         reference = self.model if reference is None else reference
         with self._on_device(reference), nullcontext() if peft_config is None else self.model.disable_adapter():
             self._score_reference(reference, progress)
+
+    def create_optimizer(self, *args: Any) -> Any:
+        """Stock, for a model that has something to train."""
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            raise TrainingError(
+                "every weight of the model is frozen, as adapters are that a folder holds: merge them into their model first "
+                "(merge_and_unload), or load them with is_trainable=True"
+            )
+        return super().create_optimizer(*args)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

@@ -20,6 +20,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rpo_data.dataset import ContrastDataset
+from rpo_data.errors import DatasetError
 from rpo_data.trainer.config import RPOConfig
 from rpo_data.trainer.tokenize import Progress
 from rpo_data.trainer.trainer import RPOTrainer
@@ -49,10 +50,12 @@ def to_trl(
         `prompt_ids`, `chosen_ids`, `rejected_ids` and `ref_chosen_logps`, `ref_rejected_logps` (float32, nats, summed).
 
     Raises:
-        DatasetError: the dataset holds no pairs.
+        DatasetError: the dataset holds no pairs, or no such split.
         TrainingError: as RPOTrainer.
     """
-    rows = dataset.pairs.get(split)
+    if split not in dataset.splits:
+        raise DatasetError(f"the dataset has no split '{split}', it has {', '.join(dataset.splits)}")
+    rows = dataset.pairs[split]
     with tempfile.TemporaryDirectory() as folder:
         settings = copy.copy(args or RPOConfig())
         settings.output_dir, settings.report_to, settings.push_to_hub = folder, [], False

@@ -36,6 +36,11 @@ def test_a_group_with_its_texts(original):
         assert win["chosen"][0]["content"].startswith("good answer")
 
 
+def test_it_is_shown_by_its_tables_and_not_by_the_whole_manifest(original):
+    assert "num_rows" in repr(original)
+    assert "recipe" not in repr(original)
+
+
 def test_groups_ranked_by_similarity(original):
     ranked = original.ranked_groups()
     assert sorted(group_id for group_id, _ in ranked) == sorted(original.view("train", 0)["group_id"])

@@ -102,8 +102,23 @@ def test_a_model_with_adapters_of_its_own_starts_from_itself(tiny_models, echo, 
     )
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    with pytest.raises(TrainingError, match="has adapters already: leave peft_config out"):
+    with pytest.raises(TrainingError, match="has adapters already: merge them first"):
         RPOTrainer(model, config(), echo, processing_class=trainer.processing_class, peft_config=lora())
+
+
+def test_a_folder_of_adapters_is_read_frozen_and_refused_until_merged(tiny_models, echo, config, tmp_path):
+    trainer = RPOTrainer(tiny_models["llama"], config(max_steps=1), echo, peft_config=lora())
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapters"))
+    frozen = RPOTrainer(tmp_path / "adapters", config(max_steps=1), echo)
+    with pytest.raises(TrainingError, match=r"every weight of the model is frozen.*merge_and_unload"):
+        frozen.train()
+    base = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    PeftModel.from_pretrained(base, tmp_path / "adapters").merge_and_unload().save_pretrained(tmp_path / "merged")
+    trainer.processing_class.save_pretrained(tmp_path / "merged")
+    merged = RPOTrainer(tmp_path / "merged", config(max_steps=1), echo)
+    merged.train()
+    assert merged.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainingArguments
 
 from rpo_data.errors import TrainingError
 from rpo_data.labels import response_labels
@@ -408,17 +408,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_models, echo, config):
         trainer.train()
 
 
-def test_a_damaged_reference_is_refused_and_not_stored(tiny_models, echo, config, tmp_path):
+def test_a_damaged_reference_is_refused_and_not_stored(tiny_models, echo, config, tmp_path, caplog):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
     with torch.no_grad():
         next(model.parameters())[0, 0] = math.nan
     with pytest.raises(TrainingError, match="log-probs that are not finite"):
         RPOTrainer(model, config(cache_dir=str(tmp_path)), echo)
     assert not list(tmp_path.rglob("*.arrow"))
+    assert "slower" not in caplog.text  # no word on layouts, which are not at fault
 
 
 def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
-    trainer = RPOTrainer(tiny_models["qwen2"], config(bf16=True, max_steps=1), echo)
+    """On a machine without accelerator, too, where transformers asks for use_cpu."""
+    trainer = RPOTrainer(tiny_models["qwen2"], config(bf16=True, use_cpu=False, max_steps=1), echo)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=2e-2)
 
@@ -474,6 +476,13 @@ def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_
         RPOTrainer(tiny_models["qwen2"], config(), no_test, eval_dataset=no_test)
     with pytest.raises(TrainingError, match=r"model '.*nowhere' cannot be loaded \(.*\): give a folder"):
         RPOTrainer(tmp_path / "nowhere", config(), echo)
+    for given in ("dataset", echo.rows, [{}], {"a": echo}):
+        with pytest.raises(
+            TrainingError, match=f"of type {type(given).__name__} cannot be .*: give what rpo_data.load"
+        ):
+            RPOTrainer(tiny_models["qwen2"], config(), given)
+    with pytest.raises(TrainingError, match="args are TrainingArguments: give an RPOConfig"):
+        RPOTrainer(tiny_models["qwen2"], TrainingArguments(str(tmp_path / "out"), use_cpu=True), echo)
     with pytest.raises(TrainingError, match="persistent_workers keeps workers on the first of the 2 views"):
         RPOTrainer(tiny_models["qwen2"], config(dataloader_persistent_workers=True, dataloader_num_workers=1), echo)
     small = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])

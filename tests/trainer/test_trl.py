@@ -102,6 +102,11 @@ def test_what_teaches_nothing_is_left_out_and_the_rest_keeps_its_order(tiny_mode
     assert row["ref_rejected_logps"] == pytest.approx(by_hand, abs=1e-4)
 
 
+def test_an_unknown_split_is_refused(tiny_models, echo, config):
+    with pytest.raises(DatasetError, match="the dataset has no split 'dev', it has train, test"):
+        to_trl(echo, tiny_models["qwen2"], config(), split="dev")
+
+
 def test_responses_are_refused(tiny_models, make, config):
     rows = make.echo_pairs(2, seed=3)
     data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1]]])})
