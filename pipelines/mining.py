@@ -261,9 +261,10 @@ def _say_quality(quality: Quality, temperatures: Sequence[float], say: Say) -> N
         f"{sum(quality.masked_cells.values()):,} of {quality.cells:,} cells masked"
     )
     heaviest = quality.mined.column_sums
+    auto = "" if quality.calibration_groups is None else " (auto)"
     say(
-        f"weights temperature {', '.join(f'{heat:.4g}' for heat in dict.fromkeys(temperatures))}, effective contrasts "
-        f"{_figure(quality.effective_contrasts)} (random {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
+        f"weights temperature {', '.join(f'{heat:.4g}' for heat in dict.fromkeys(temperatures))}{auto}, effective contrasts "
+        f"{_figure(quality.effective_contrasts)} (random at 0.5: {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
         f"{heaviest.count if heaviest else 0:,} losses are hubs"
     )
 

@@ -102,6 +102,7 @@ def _load(what: str, kind: Any, name: str | Path, **settings: Any) -> Any:
         return kind.from_pretrained(str(name), trust_remote_code=False, **settings)
     except Exception as error:  # torn weights, wrong sizes, no network: four libraries raise their own kinds
         reason = str(error).strip().split("\n")[0].rstrip(".")
+        there = "" if Path(name).exists() else "there is no such folder; as a Hub id: "
         raise TrainingError(
-            f"{what} '{name}' cannot be loaded ({reason}): give a folder that save_pretrained wrote, or a Hub id"
+            f"{what} '{name}' cannot be loaded ({there}{reason}): give a folder that save_pretrained wrote, or a Hub id"
         ) from error
