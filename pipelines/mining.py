@@ -262,10 +262,10 @@ def _say_quality(quality: Quality, temperatures: Sequence[float], say: Say) -> N
     )
     heaviest = quality.mined.column_sums
     auto = "" if quality.calibration_groups is None else " (auto)"
+    heats = ", ".join(f"{heat:.4g}" for heat in dict.fromkeys(temperatures))
     say(
-        f"weights temperature {', '.join(f'{heat:.4g}' for heat in dict.fromkeys(temperatures))}{auto}, effective contrasts "
-        f"{_figure(quality.effective_contrasts)} (random at 0.5: {_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of "
-        f"{heaviest.count if heaviest else 0:,} losses are hubs"
+        f"weights temperature {heats}{auto}, effective contrasts {_figure(quality.effective_contrasts)} (random at 0.5: "
+        f"{_figure(quality.random_contrasts)}), {quality.mined.hubs:,} of {heaviest.count if heaviest else 0:,} losses are hubs"
     )
 
 

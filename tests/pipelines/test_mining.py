@@ -63,7 +63,7 @@ def test_a_clamped_temperature_is_warned_of_in_every_mode(built, mode):
     assert warning.startswith("temperature auto: ")
     assert warning.endswith(f"than {data.manifest.temperature:g}, which is used")
     assert data.manifest.quality.mean_similarity > 0.99
-    assert f"weights temperature {data.manifest.temperature:g}, " in said[1]
+    assert f"weights temperature {data.manifest.temperature:g} (auto), effective contrasts " in said[1]
 
 
 def test_sinkhorn_weights_that_masks_forbid_are_warned_of_until_others_are_made(built, tmp_path, cache_dir):
