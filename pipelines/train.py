@@ -94,6 +94,7 @@ def train(
     for groups in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
+    say(f"model     {_trained_part(trainer.model)}")
     _claim(out, own | _content(dataset, trainer), checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
@@ -151,6 +152,18 @@ class ProgressLines(TrainerCallback):
             self._say(f"step      {step:<10}{_described(logs, '')}  {pace}")
         elif "eval_loss" in logs:
             self._say(f"held out  {f'step {state.global_step}':<10}{_described(logs, 'eval_')}")
+
+
+def _trained_part(model: Any) -> str:
+    """What of a model is trained: all of it, or the adapters of peft that it has."""
+    sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
+    every, trained = sum(size for size, _ in sizes), sum(size for size, moves in sizes if moves)
+    adapters = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if adapters is None:
+        return f"all {every:,} parameters are trained"
+    targets = adapters.target_modules
+    where = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    return f"LoRA of rank {adapters.r} on {where}: {trained:,} of {every:,} parameters are trained"
 
 
 def _described(logs: Mapping[str, float], prefix: str) -> str:

@@ -82,6 +82,18 @@ def test_adapters_are_trained_saved_and_resumed(tiny_models, echo, settings, tmp
         train(echo, str(tiny_models["qwen2"]), out, settings | {"lora_r": "8"})
 
 
+def test_one_line_says_that_adapters_are_trained(tiny_models, echo, settings, tmp_path):
+    lines = []
+    given = settings | {"max_steps": 1, "lora_alpha": 8, "lora_target_modules": "v_proj,q_proj"}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given, say=lines.append)
+    base = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    sides = [sum(w.shape) for name, w in base.named_parameters() if name.endswith(("q_proj.weight", "v_proj.weight"))]
+    trained, size = 8 * sum(sides), sum(p.numel() for p in base.parameters())  # A is (8, in), B is (out, 8)
+    line = f"model     LoRA of rank 8 on q_proj, v_proj: {trained:,} of {size + trained:,} parameters are trained"
+    first_log = next(n for n, text in enumerate(lines) if text.startswith(("held out", "step ")))
+    assert lines.index(line) < first_log
+
+
 def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo, settings, tmp_path, monkeypatch):
     seen, inner = [], RPOTrainer.compute_loss
 

@@ -36,6 +36,8 @@ def test_trains_says_and_saves(tiny_models, echo, settings, tmp_path, capsys):
         "tokens    train 16 pairs, cut to max_length 1024: 0 prompts, 0 responses",
         "tokens    test  4 pairs, cut to max_length 1024: 0 prompts, 0 responses",
     ]
+    size = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"]).parameters())
+    assert lines[3] == f"model     all {size:,} parameters are trained"
     assert capsys.readouterr().out == ""  # no line of transformers' own
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
