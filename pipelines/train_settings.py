@@ -1,6 +1,7 @@
 """Settings of a training run, from YAML and command line, cast to what RPOConfig's fields hold."""
 
 import difflib
+import textwrap
 import types
 import typing
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
     try:
         return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
-        raise TrainingError(f"these training settings cannot work: {' '.join(str(error).split())[:300]}") from error
+        raise TrainingError(f"these training settings cannot work: {in_short(error)}") from error
 
 
 def make_lora(settings: Mapping[str, Any]) -> Any:
@@ -65,7 +66,13 @@ def make_lora(settings: Mapping[str, Any]) -> Any:
     try:
         return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear"} | values)
     except (ValueError, TypeError) as error:
-        raise TrainingError(f"these LoRA settings cannot work: {' '.join(str(error).split())[:300]}") from error
+        raise TrainingError(f"these LoRA settings cannot work: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """What another library says of an error, in one line that ends at a word."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text
+    return textwrap.shorten(str(text), 300, placeholder=" ...", break_on_hyphens=False)
 
 
 def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:
