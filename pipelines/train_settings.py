@@ -14,6 +14,7 @@ import torch
 
 from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.pipelines.recipes import read_yaml
+from rpo_data.schemas.recipe import Recipe
 from rpo_data.trainer import RPOConfig
 
 _SET_ELSEWHERE = {
@@ -40,14 +41,19 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
         if name in _SET_ELSEWHERE:
             raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "see RPOConfig for those there are"
-            raise TrainingError(f"'{name}' is no setting of a training run: {hint}")
+            raise TrainingError(f"'{name}' is no setting of a training run: {_what_instead(name, names)}")
         values[name] = _cast(name, value, hints[name])
     try:
         return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"these training settings cannot work: {in_short(error)}") from error
+
+
+def _what_instead(name: str, names: list[str]) -> str:
+    if name in Recipe.model_fields:
+        return "it is a key of the recipe, set at build, and some of them by `rpo-data regroup`"
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else "docs/training.md lists those of RPOConfig"
 
 
 def make_lora(settings: Mapping[str, Any]) -> Any:

@@ -66,6 +66,9 @@ def model_card(
     what = "Trained from" if adapters is None else "Adapters for"
     method = _METHODS.get(settings["loss_type"], _METHODS["rpo"])
     shown = {name: settings[name] for name in _SETTINGS}
+    if manifest is not None:
+        built = {"temperature": manifest.temperatures, "normalize": manifest.recipe.normalize}
+        shown |= {name: f"{value} (as built)" for name, value in built.items() if shown[name] is None}
     shown |= {name: value for name, value in (adapters or {}).items() if name in _ADAPTER_SETTINGS}
     shown = {name: getattr(value, "value", value) for name, value in shown.items()}
     return f"""---

@@ -172,6 +172,11 @@ def test_texts_become_what_the_field_holds(tmp_path):
     ("settings", "sentence"),
     [
         ({"learning_rat": 1}, "'learning_rat' is no setting of a training run: did you mean 'learning_rate'?"),
+        (
+            {"group_size": 4},
+            "'group_size' is no setting of a training run: it is a key of the recipe, set at build, and some of them by `rpo-data regroup`",
+        ),
+        ({"zebra": 1}, "'zebra' is no setting of a training run: docs/training.md lists those of RPOConfig"),
         ({"max_steps": "many"}, "max_steps needs a value of type int, got 'many'"),
         ({"max_steps": "2.5"}, "max_steps needs a value of type int, got '2.5'"),
         ({"max_length": "x"}, "max_length needs a value of type int, got 'x'"),
