@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
+from pathlib import Path
 
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 from typer.testing import CliRunner
 
 from rpo_data.errors import TrainingError
@@ -13,7 +15,8 @@ from rpo_data.pipelines.cli import app
 from rpo_data.pipelines.compare import compare
 from rpo_data.pipelines.train import train
 from rpo_data.pipelines.train_settings import make_config, make_lora, read_settings
-from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer import RPOConfig, RPOTrainer
+from rpo_data.trainer.loss import LOSS_TYPES
 
 
 @pytest.fixture
@@ -166,6 +169,16 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
     with pytest.raises(TrainingError, match="loss_type 'dpo' needs pairs, and the dataset was built in unpaired mode"):
         compare(data, model, out, settings)
     assert not out.exists()
+
+
+def test_help_names_every_loss_and_every_option_of_rpoconfig():
+    text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    words = " ".join(re.sub("[│|]", " ", text).split())
+    assert f"dpo, or another of {', '.join(LOSS_TYPES)}." in words
+    own = [name for name in RPOConfig.__dataclass_fields__ if name not in TrainingArguments.__dataclass_fields__]
+    assert [name for name in own if f"--{name.replace('_', '-')}" not in words] == []
+    section = re.search('docs/training.md lists them with their defaults under "(.*?)"', words)[1]
+    assert f"## {section}" in (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -146,6 +146,18 @@ def test_a_killed_run_resumes_by_itself_to_the_same_end(tiny_models, echo, setti
         assert resumed["after"][name] == pytest.approx(whole["after"][name], abs=1e-6)
 
 
+def test_a_finished_run_goes_on_for_longer_under_a_schedule_made_anew(tiny_models, echo, settings, tmp_path):
+    rates = {}
+    for steps in (2, 6):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": steps})
+        log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+        rates[steps] = [entry["learning_rate"] for entry in log if "loss" in entry]
+    assert rates[2] == pytest.approx([1e-2, 5e-3])
+    assert rates[6][:2] == rates[2]
+    assert rates[6][2] == 0  # where the first schedule ended
+    assert rates[6][3:] == pytest.approx([1e-2 * left / 6 for left in (3, 2, 1)])
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_models, echo, settings, tmp_path):
     train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
     with pytest.raises(TrainingError, match=r"checkpoint-2 is of another run: its beta is 0.1, now it is 0.5; choose"):
@@ -174,7 +186,8 @@ def test_texts_become_what_the_field_holds(tmp_path):
         ({"learning_rat": 1}, "'learning_rat' is no setting of a training run: did you mean 'learning_rate'?"),
         (
             {"group_size": 4},
-            "'group_size' is no setting of a training run: it is a key of the recipe, set at build, and some of them by `rpo-data regroup`",
+            "'group_size' is no setting of a training run: it is a key of the recipe, set at build, and some of them by "
+            "`rpo-data regroup`",
         ),
         ({"zebra": 1}, "'zebra' is no setting of a training run: docs/training.md lists those of RPOConfig"),
         ({"max_steps": "many"}, "max_steps needs a value of type int, got 'many'"),
