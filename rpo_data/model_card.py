@@ -114,7 +114,7 @@ def _results(log: list[dict[str, float]]) -> str:
     columns = {"before": held_out[0]} if held_out[0]["step"] == 0 else {}
     columns["after"] = held_out[-1]
     rows = [
-        (text, *(f"{entry[f'eval_{name}']:.4f}" for entry in columns.values()))
+        (text, *(f"{entry[f'eval_{name}']:z.4f}" for entry in columns.values()))
         for name, text in _FIGURES.items()
         if f"eval_{name}" in held_out[-1]
     ]
