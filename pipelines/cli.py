@@ -311,11 +311,19 @@ def train(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the trained model.")],
     config: Annotated[Path | None, typer.Option(help="YAML file with RPOConfig fields.")] = None,
     compare: Annotated[
-        str | None, typer.Option(help="Train with this loss too, into OUT/compare-LOSS, and show both: dpo.")
+        str | None,
+        typer.Option(
+            help="Train with this loss_type too, into OUT/compare-LOSS, and show both: dpo, or another of rpo, uniform, "
+            "dpo, diagonal, ipo, lipo, joint."
+        ),
     ] = None,
     revision: Revision = None,
 ) -> None:
     """Train a model from the precomputed groups. Any RPOConfig field is an option; a checkpoint in --out is resumed.
+
+    Besides those of transformers' TrainingArguments they are --beta, --loss-type, --temperature, --normalize,
+    --diagonal-alpha, --max-length, --disable-dropout, --share-prompts, --micro-batch-size and --cache-dir:
+    docs/training.md lists them with their defaults under "Options of RPOConfig".
 
     Adapters are trained where an option begins with --lora-, such as --lora-r 16 (fields of peft.LoraConfig).
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.pipelines.console import counted
 from rpo_data.pipelines.train import Say, _silent, train
 from rpo_data.pipelines.train_settings import make_config
 from rpo_data.trainer.data import check_loss
@@ -14,9 +15,9 @@ from rpo_data.trainer.tokenize import Progress
 
 _ROWS = {
     "accuracy": ("rewards/accuracies", "{:.3f}"),
-    "margin": ("rewards/margins", "{:+.3f}"),
-    "reward of chosen": ("rewards/chosen", "{:+.3f}"),
-    "reward of rejected": ("rewards/rejected", "{:+.3f}"),
+    "margin": ("rewards/margins", "{:+z.3f}"),
+    "reward of chosen": ("rewards/chosen", "{:+z.3f}"),
+    "reward of rejected": ("rewards/rejected", "{:+z.3f}"),
     "log-prob of chosen": ("logps/chosen", "{:.2f}"),
     "loss (its own)": ("loss", "{:.4f}"),
 }
@@ -55,8 +56,8 @@ def compare(
         say_once(f"run       {name}, into {folder}")
         results[name] = train(dataset, model, folder, own, say=say, progress=progress)
         gc.collect()  # trainer and model hold each other; the second run needs the room
-    rows, what = len(dataset.rows["test"]), "pairs" if dataset.paired else "responses"
-    say_once(f"held out  {rows:,} {what}, {results[first]['steps']:,} steps each")
+    rows = counted(len(dataset.rows["test"]), "pairs" if dataset.paired else "responses")
+    say_once(f"held out  {rows}, {counted(results[first]['steps'], 'steps')} each")
     say_once(f"{'':<22}{'before':>12}" + "".join(f"{name:>12}" for name in results))
     for text, (figure, form) in _ROWS.items():
         values = [results[first]["before"], *(result["after"] for result in results.values())]

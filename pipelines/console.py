@@ -22,6 +22,15 @@ def say(line: str) -> None:
     out.print(line, markup=False)
 
 
+def counted(number: int, things: str) -> str:
+    """How many of them, in words that fit one as well.
+
+    >>> counted(1, "pairs"), counted(1000, "pairs")
+    ('1 pair', '1,000 pairs')
+    """
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
+
+
 def need_extra(extra: str, *modules: str) -> None:
     """Raise MissingExtra, which names the extra, where one of these modules is not installed."""
     missing = [module for module in modules if find_spec(module) is None]

@@ -19,6 +19,7 @@ from rpo_data.errors import LogError
 from rpo_data.ladder import check_index
 from rpo_data.neighbors import near_duplicates, search_within
 from rpo_data.pipelines.checking import Checked, Say, Track, judged
+from rpo_data.pipelines.console import counted
 from rpo_data.pipelines.store import array_hash, stage_key, stored_stage
 from rpo_data.response_masks import no_counterpart
 from rpo_data.row_table import take_rows
@@ -113,7 +114,8 @@ def embed_and_split(
     prompts = Prompts(
         ids, of_row, corpus.vectors, embedder, corpus.near, together, split, neighbors, similarity, search
     )
-    say(f"split   {', '.join(f'{name} {len(rows):,} prompts' for name, rows in prompts.splits.items())}")
+    sizes = (f"{name} {counted(len(rows), 'prompts')}" for name, rows in prompts.splits.items())
+    say(f"split   {', '.join(sizes)}")
     return corpus.checked, prompts
 
 

@@ -15,7 +15,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
-from rpo_data.pipelines.train_settings import lora_fields, make_config, make_lora, read_settings
+from rpo_data.pipelines.console import counted
+from rpo_data.pipelines.train_settings import in_short, lora_fields, make_config, make_lora, read_settings
 from rpo_data.trainer import RPOTrainer
 from rpo_data.trainer.tokenize import Progress, describe_counts
 
@@ -45,6 +46,7 @@ _FIXED_BY_A_RUN = (
     "train_sampling_strategy",
     "disable_dropout",
 )
+_WITHOUT_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
 def train(
@@ -84,16 +86,16 @@ def train(
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
+    lines = ProgressLines(say)
     with _one_sentence():
-        trainer = RPOTrainer(
-            model, args, dataset, held_out, callbacks=[ProgressLines(say)], progress=progress, peft_config=lora
-        )
+        trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[lines], progress=progress, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         say = _silent
     for groups in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
+    say(f"model     {_trained_part(trainer.model)}")
     _claim(out, own | _content(dataset, trainer), checkpoint)
     if checkpoint:
         say(f"resume    from {checkpoint}")
@@ -102,16 +104,20 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
     if not trainer.state.global_step:
         raise TrainingError("the run took no step: raise max_steps or num_train_epochs")
+    if args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+        measure = f"{args.metric_for_best_model} {trainer.state.best_metric:z.4f}"
+        say(f"best      {measure}, loaded from {trainer.state.best_model_checkpoint}")
+    trainer.remove_callback(lines)  # the last measurement is said once, below
     after = trainer.evaluate() if held_out else None
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
     history = trainer.state.log_history
     before = _before(history)
-    if before and after:
-        held = f"held out  {len(dataset.rows['test']):,} {'pairs' if dataset.paired else 'responses'}"
-        say(f"{held}, before: {_described(before, 'eval_')}")
-        say(f"{held}, after:  {_described(after, 'eval_')}")
+    for when, figures in (("before: ", before), ("after:  ", after)):
+        if figures:
+            rows = counted(len(dataset.rows["test"]), "pairs" if dataset.paired else "responses")
+            say(f"held out  {rows}, {when}{_described(figures, 'eval_')}")
     say(f"saved     {out}")
     return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
 
@@ -123,6 +129,18 @@ class ProgressLines(TrainerCallback):
         self._say = say
         self._began: float | None = None
         self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Warn where the run ends before its warm-up does."""
+        warm_up = 0 if args.lr_scheduler_type in _WITHOUT_WARM_UP else args.get_warmup_steps(state.max_steps)
+        if state.is_world_process_zero and 0 < state.max_steps <= warm_up:
+            steps = counted(state.max_steps, "steps")
+            self._say(
+                f"warning   warm-up takes {warm_up:,} steps and the run has {steps}: the learning rate never reaches "
+                f"{args.learning_rate:.1e}; lower warmup_steps, or train for longer"
+            )
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -153,14 +171,26 @@ class ProgressLines(TrainerCallback):
             self._say(f"held out  {f'step {state.global_step}':<10}{_described(logs, 'eval_')}")
 
 
+def _trained_part(model: Any) -> str:
+    """What of a model is trained: all of it, or the adapters of peft that it has."""
+    sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
+    every, trained = sum(size for size, _ in sizes), sum(size for size, moves in sizes if moves)
+    adapters = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if adapters is None:
+        return f"all {every:,} parameters are trained"
+    targets = adapters.target_modules
+    where = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    return f"LoRA of rank {adapters.r} on {where}: {trained:,} of {every:,} parameters are trained"
+
+
 def _described(logs: Mapping[str, float], prefix: str) -> str:
     names = {
         "loss": "loss {:.4f}",
-        "rewards/chosen": "rewards {:+.3f}",
-        "rewards/rejected": "/ {:+.3f}",
+        "rewards/chosen": "rewards {:+z.3f}",
+        "rewards/rejected": "/ {:+z.3f}",
         "rewards/accuracies": " accuracy {:.3f}",
-        "rewards/margins": " margin {:+.3f}",
-    }
+        "rewards/margins": " margin {:+z.3f}",
+    }  # z: what rounds to zero is +0.000, whatever sign the number of threads leaves it
     return " ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
 
 
@@ -218,8 +248,8 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise TrainingError(f"training cannot go on with these settings ({type(error).__name__}: {reason})") from error
+        reason = f"{type(error).__name__}: {in_short(error)}"
+        raise TrainingError(f"training cannot go on with these settings ({reason})") from error
 
 
 def _check_same_run(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:

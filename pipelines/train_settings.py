@@ -1,6 +1,7 @@
 """Settings of a training run, from YAML and command line, cast to what RPOConfig's fields hold."""
 
 import difflib
+import textwrap
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 
 from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.pipelines.recipes import read_yaml
+from rpo_data.schemas.recipe import Recipe
 from rpo_data.trainer import RPOConfig
 
 _SET_ELSEWHERE = {
@@ -39,14 +41,19 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
         if name in _SET_ELSEWHERE:
             raise TrainingError(f"'{name}' cannot be set: {_SET_ELSEWHERE[name]}")
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "see RPOConfig for those there are"
-            raise TrainingError(f"'{name}' is no setting of a training run: {hint}")
+            raise TrainingError(f"'{name}' is no setting of a training run: {_what_instead(name, names)}")
         values[name] = _cast(name, value, hints[name])
     try:
         return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
-        raise TrainingError(f"these training settings cannot work: {' '.join(str(error).split())[:300]}") from error
+        raise TrainingError(f"these training settings cannot work: {in_short(error)}") from error
+
+
+def _what_instead(name: str, names: list[str]) -> str:
+    if name in Recipe.model_fields:
+        return "it is a key of the recipe, set at build, and some of them by `rpo-data regroup`"
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else "docs/training.md lists those of RPOConfig"
 
 
 def make_lora(settings: Mapping[str, Any]) -> Any:
@@ -65,7 +72,13 @@ def make_lora(settings: Mapping[str, Any]) -> Any:
     try:
         return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear"} | values)
     except (ValueError, TypeError) as error:
-        raise TrainingError(f"these LoRA settings cannot work: {' '.join(str(error).split())[:300]}") from error
+        raise TrainingError(f"these LoRA settings cannot work: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """What another library says of an error, in one line that ends at a word."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its text
+    return textwrap.shorten(str(text), 300, placeholder=" ...", break_on_hyphens=False)
 
 
 def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:

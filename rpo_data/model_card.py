@@ -66,6 +66,9 @@ def model_card(
     what = "Trained from" if adapters is None else "Adapters for"
     method = _METHODS.get(settings["loss_type"], _METHODS["rpo"])
     shown = {name: settings[name] for name in _SETTINGS}
+    if manifest is not None:
+        built = {"temperature": manifest.temperatures, "normalize": manifest.recipe.normalize}
+        shown |= {name: f"{value} (as built)" for name, value in built.items() if shown[name] is None}
     shown |= {name: value for name, value in (adapters or {}).items() if name in _ADAPTER_SETTINGS}
     shown = {name: getattr(value, "value", value) for name, value in shown.items()}
     return f"""---
@@ -111,7 +114,7 @@ def _results(log: list[dict[str, float]]) -> str:
     columns = {"before": held_out[0]} if held_out[0]["step"] == 0 else {}
     columns["after"] = held_out[-1]
     rows = [
-        (text, *(f"{entry[f'eval_{name}']:.4f}" for entry in columns.values()))
+        (text, *(f"{entry[f'eval_{name}']:z.4f}" for entry in columns.values()))
         for name, text in _FIGURES.items()
         if f"eval_{name}" in held_out[-1]
     ]

@@ -2,15 +2,22 @@
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 import rpo_data.trainer
+from rpo_data.pipelines.train import _FIXED_BY_A_RUN, train
 from rpo_data.pipelines.train_settings import make_config, make_lora, read_settings
+from rpo_data.trainer import RPOConfig, rpo_loss
+from rpo_data.trainer.loss import LOSS_TYPES
+from rpo_data.trainer.tokenize import TokenCounts, cut_row
 
 ROOT = Path(__file__).parents[2]
+SHORT = {"max_steps": 1, "use_cpu": True, "max_length": 128}
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
@@ -28,8 +35,8 @@ def run(code: str, changes: dict[str, str]) -> dict:
 
 
 def test_all_code_is_tested_here():
-    assert len(blocks("python")) == 3
-    assert len(blocks("bash")) == 3
+    assert len(blocks("python")) == 4
+    assert len(blocks("bash")) == 4
     assert len(blocks("yaml")) == 1
 
 
@@ -38,7 +45,7 @@ def test_from_logs_to_an_adapter_and_to_trl(write_lines, sample_rows, tiny_model
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     logs, model = write_lines("logs.jsonl", sample_rows[:24]), str(tiny_models["llama"])
-    first, _, last = blocks("python")
+    first, merge, _, last = blocks("python")
     recipe = 'Recipe(embedder="static", test_fraction=0.2, group_size=4)'
     short = "max_steps=1, use_cpu=True, max_length=128"
     names = run(
@@ -51,10 +58,14 @@ def test_from_logs_to_an_adapter_and_to_trl(write_lines, sample_rows, tiny_model
         },
     )
     assert names["trainer"].state.global_step == 1
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    assert Path("run", "README.md").is_file()
 
-    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), "run")
+    base = run(merge, {"your/model": model})["base"]
+    merged = train(names["data"], "merged", "run-2", SHORT | {"lora_r": 4})
+    assert merged["first_loss"] == pytest.approx(0.6931, abs=1e-4)  # the merged model is the reference
+    one, two = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in (model, "merged"))
+    assert one.keys() == two.keys()
+    assert base.num_parameters() == sum(w.numel() for w in two.values())
 
     trl = pytest.importorskip("trl")
     run(last, {"your/model": model, "bf16=False": 'bf16=False, max_steps=1, use_cpu=True, report_to="none"'})
@@ -63,7 +74,7 @@ def test_from_logs_to_an_adapter_and_to_trl(write_lines, sample_rows, tiny_model
 
 
 def test_the_loss_in_a_loop_of_ones_own():
-    names = run(blocks("python")[1], {})
+    names = run(blocks("python")[2], {})
     # cells (0, 0), (0, 1), (1, 1): 0.1 * weight * (r_win - r_loss), r = 1, 0.5 against -1, 0.5
     logits = torch.tensor([0.1 * 0.7 * 2.0, 0.1 * 0.3 * 0.5, 0.0])
     assert names["loss"].item() == pytest.approx(torch.nn.functional.softplus(-logits).mean().item(), abs=1e-6)
@@ -72,11 +83,11 @@ def test_the_loss_in_a_loop_of_ones_own():
 
 def test_commands_hold_settings_that_exist(tmp_path):
     commands = [line for block in blocks("bash") for line in block.splitlines() if "rpo-data train" in line]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         words = shlex.split(command.partition("rpo-data train ")[2])
         options = dict(zip(words[1::2], words[2::2], strict=True))
-        assert {options.pop("--model"), options.pop("--out")} == {"your/model", "run"}
+        assert (options.pop("--model"), options.pop("--out")) in (("your/model", "run"), ("merged", "run-2"))
         assert options.pop("--compare", "dpo") == "dpo"
         assert options.pop("--config", "train.yaml") == "train.yaml"
         settings = read_settings(None, [word for pair in options.items() for word in pair])
@@ -89,6 +100,41 @@ def test_commands_hold_settings_that_exist(tmp_path):
     assert args.load_best_model_at_end
     assert args.gradient_checkpointing
     assert make_lora(settings).r == 16
+
+
+def test_options_of_rpoconfig_are_those_of_the_dataclass():
+    table = PAGE.partition("## Options of RPOConfig")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE)
+    own = [one for one in fields(RPOConfig) if one.name not in TrainingArguments.__dataclass_fields__]
+    assert shown == [(one.name, _as_shown(one.default)) for one in own]
+    (losses,) = re.findall(r"^\| `loss_type` .*one of (.*) \|$", table, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", losses) == list(LOSS_TYPES)
+
+
+def _as_shown(default) -> str:
+    return "not set" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_what_a_resumed_run_must_keep_is_told_in_full():
+    (told,) = re.findall(r"any of these\s+differs: (.*?)\.\n\n", PAGE, re.DOTALL)
+    assert tuple(re.findall(r"`(\w+)`", told)) == _FIXED_BY_A_RUN
+
+
+def test_ipo_starts_where_the_page_says():
+    zero, ones = torch.zeros(2), torch.ones(2, 2)
+    assert "`ipo` starts at 1 / (4 β²) instead, 25 at β = 0.1" in PAGE
+    for beta in (0.1, 0.5):
+        loss = rpo_loss(zero, zero, ones, beta, loss_type="ipo").item()
+        assert loss == pytest.approx(1 / (4 * beta**2))
+
+
+def test_max_length_cuts_as_the_page_says():
+    prompt, responses = list(range(100, 120)), [list(range(5)), list(range(9))]
+    cut = cut_row(prompt, responses, 16, None, TokenCounts("pairs"))
+    assert cut == (prompt[-7:], responses)  # the longer response fits
+    cut = cut_row(prompt, responses, 8, 100, TokenCounts("pairs"))
+    assert cut == ([100, 119], [responses[0], responses[1][:6]])  # a quarter, with its BOS
+    assert "so that the longer response fits, but never below a quarter of `max_length`" in PAGE
 
 
 def test_sentences_are_quoted_as_they_are():

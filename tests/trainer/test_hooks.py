@@ -111,7 +111,24 @@ def test_the_model_card_says_what_made_the_model(tiny_models, echo, config, tmp_
     )
     assert "arXiv:2402.10958" in page
     assert f"| accuracy | 0.5000 | {after['eval_rewards/accuracies']:.4f} |" in page
-    assert f"| margin of rewards | 0.0000 | {after['eval_rewards/margins']:.4f} |" in page.replace("-0.0000", "0.0000")
+    assert f"| margin of rewards | 0.0000 | {after['eval_rewards/margins']:.4f} |" in page
+
+
+def test_the_model_card_shows_the_weights_that_were_used(tiny_models, echo, config, tmp_path):
+    for given, shown in (
+        ({}, {"temperature": f"{echo.manifest.temperature:g} (as built)", "normalize": "row (as built)"}),
+        ({"temperature": 0.3}, {"temperature": "0.3", "normalize": "row (as built)"}),
+        ({"normalize": "none"}, {"temperature": f"{echo.manifest.temperature:g} (as built)", "normalize": "none"}),
+    ):
+        trainer = RPOTrainer(tiny_models["qwen2"], config(max_steps=1, **given), echo)
+        trainer.create_model_card()
+        page = (tmp_path / "run" / "README.md").read_text()
+        assert all(f"| {name} | {value} |" in page for name, value in shown.items())
+
+
+def test_the_model_card_has_one_sign_of_zero():
+    table = model_card._results([{"step": 2, "eval_loss": 0.5, "eval_rewards/margins": -1e-6}])
+    assert "| margin of rewards | 0.0000 |" in table
 
 
 def test_the_model_card_names_the_method_of_each_loss():

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
+from pathlib import Path
 
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 from typer.testing import CliRunner
 
 from rpo_data.errors import TrainingError
@@ -13,7 +15,8 @@ from rpo_data.pipelines.cli import app
 from rpo_data.pipelines.compare import compare
 from rpo_data.pipelines.train import train
 from rpo_data.pipelines.train_settings import make_config, make_lora, read_settings
-from rpo_data.trainer import RPOTrainer
+from rpo_data.trainer import RPOConfig, RPOTrainer
+from rpo_data.trainer.loss import LOSS_TYPES
 
 
 @pytest.fixture
@@ -80,6 +83,18 @@ def test_adapters_are_trained_saved_and_resumed(tiny_models, echo, settings, tmp
     assert "library_name: peft" in (out / "README.md").read_text()
     with pytest.raises(TrainingError, match=r"of another run: its lora is .*'r': 4.*, now it is .*'r': 8"):
         train(echo, str(tiny_models["qwen2"]), out, settings | {"lora_r": "8"})
+
+
+def test_one_line_says_that_adapters_are_trained(tiny_models, echo, settings, tmp_path):
+    lines = []
+    given = settings | {"max_steps": 1, "lora_alpha": 8, "lora_target_modules": "v_proj,q_proj"}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given, say=lines.append)
+    base = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    sides = [sum(w.shape) for name, w in base.named_parameters() if name.endswith(("q_proj.weight", "v_proj.weight"))]
+    trained, size = 8 * sum(sides), sum(p.numel() for p in base.parameters())  # A is (8, in), B is (out, 8)
+    line = f"model     LoRA of rank 8 on q_proj, v_proj: {trained:,} of {size + trained:,} parameters are trained"
+    first_log = next(n for n, text in enumerate(lines) if text.startswith(("held out", "step ")))
+    assert lines.index(line) < first_log
 
 
 def test_both_losses_see_the_same_pairs_and_stand_side_by_side(tiny_models, echo, settings, tmp_path, monkeypatch):
@@ -154,6 +169,16 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
     with pytest.raises(TrainingError, match="loss_type 'dpo' needs pairs, and the dataset was built in unpaired mode"):
         compare(data, model, out, settings)
     assert not out.exists()
+
+
+def test_help_names_every_loss_and_every_option_of_rpoconfig():
+    text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    words = " ".join(re.sub("[│|]", " ", text).split())
+    assert f"dpo, or another of {', '.join(LOSS_TYPES)}." in words
+    own = [name for name in RPOConfig.__dataclass_fields__ if name not in TrainingArguments.__dataclass_fields__]
+    assert [name for name in own if f"--{name.replace('_', '-')}" not in words] == []
+    section = re.search('docs/training.md lists them with their defaults under "(.*?)"', words)[1]
+    assert f"## {section}" in (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rpo_data.errors import RpoDataError, TrainingError
+from rpo_data.pipelines import compare
 from rpo_data.pipelines import train as pipeline
+from rpo_data.pipelines.console import counted
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
 from rpo_data.pipelines.train import make_config, read_settings, train
 from rpo_data.trainer import RPOTrainer
@@ -30,15 +32,87 @@ def test_trains_says_and_saves(tiny_models, echo, settings, tmp_path, capsys):
     assert len(steps) == 5
     assert steps[0].startswith("step      1/5       loss 0.6931 rewards ")
     assert all(word in steps[0] for word in ("accuracy 0.500", "lr 1.0e-02", "steps/s", "left"))
-    assert len([line for line in lines if line.startswith("held out")]) == 4
+    assert len([line for line in lines if line.startswith("held out")]) == 3
     assert lines[-2].startswith("held out  4 pairs, after:  loss ")
     assert lines[:2] == [
         "tokens    train 16 pairs, cut to max_length 1024: 0 prompts, 0 responses",
         "tokens    test  4 pairs, cut to max_length 1024: 0 prompts, 0 responses",
     ]
+    size = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"]).parameters())
+    assert lines[3] == f"model     all {size:,} parameters are trained"
     assert capsys.readouterr().out == ""  # no line of transformers' own
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def test_a_warm_up_that_outlasts_the_run_is_warned_of(tiny_models, echo, settings, tmp_path):
+    lines = {}
+    for warm_up in (0, 1, 2, 150):
+        said = lines[warm_up] = []
+        given = settings | {"max_steps": 2, "warmup_steps": warm_up, "lr_scheduler_type": "constant_with_warmup"}
+        train(echo, str(tiny_models["qwen2"]), tmp_path / f"out-{warm_up}", given, say=said.append)
+    said = lines["constant"] = []  # this schedule knows no warm-up
+    given = settings | {"max_steps": 1, "warmup_steps": 150, "lr_scheduler_type": "constant"}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out-constant", given, say=said.append)
+    warned = {name: [line for line in said if line.startswith("warning")] for name, said in lines.items()}
+    assert warned[0] == warned[1] == warned["constant"] == []
+    assert len(warned[2]) == 1
+    assert warned[150] == [
+        "warning   warm-up takes 150 steps and the run has 2 steps: the learning rate never reaches 1.0e-02; "
+        "lower warmup_steps, or train for longer"
+    ]
+
+
+def test_the_best_checkpoint_is_named_and_every_measurement_said_once(tiny_models, echo, settings, tmp_path):
+    lines, out = [], tmp_path / "out"
+    given = settings | {
+        "max_steps": 4, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2,
+        "load_best_model_at_end": True, "metric_for_best_model": "rewards/margins", "greater_is_better": False,
+    }  # fmt: skip
+    result = train(echo, str(tiny_models["qwen2"]), out, given, say=lines.append)
+    value = result["after"]["eval_rewards/margins"]  # least after two steps, since margins grow
+    best = f"best      rewards/margins {value:.4f}, loaded from {out / 'checkpoint-2'}"
+    assert lines.count(best) == 1
+    held_out = [line.split("loss")[0].split() for line in lines if line.startswith("held out")]
+    assert [words[2:] for words in held_out[:3]] == [["step", "0"], ["step", "2"], ["step", "4"]]
+    assert [words[-1] for words in held_out[3:]] == ["before:", "after:"]
+    plain = train(echo, str(tiny_models["qwen2"]), tmp_path / "plain", settings | {"max_steps": 1}, say=lines.append)
+    assert plain["steps"] == 1
+    assert len([line for line in lines if line.startswith("best")]) == 1
+
+
+def test_zero_has_one_sign():
+    for value in (-0.0004, -0.0, 0.0, 0.0004):
+        logs = {"rewards/chosen": value, "rewards/rejected": value, "rewards/margins": value}
+        assert pipeline._described(logs, "") == "rewards +0.000 / +0.000  margin +0.000"
+        assert compare._ROWS["margin"][1].format(value) == "+0.000"
+    assert pipeline._described({"rewards/margins": -0.0006}, "") == " margin -0.001"
+
+
+def test_one_is_singular(tiny_models, make, settings, tmp_path):
+    rows = {"train": make.echo_pairs(2, seed=0), "test": make.echo_pairs(1, seed=1)}
+    groups = {"train": make.paired_groups("train", [[[0, 1]]]), "test": make.paired_groups("test", [[[0]]])}
+    lines = []
+    compare.compare(
+        make.dataset(rows, groups), str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 1},
+        say=lines.append,
+    )  # fmt: skip
+    assert "held out  1 pair, 1 step each" in lines
+    assert len([line for line in lines if line.startswith("held out  1 pair, after:")]) == 2
+    assert [counted(n, "prompts") for n in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]
+
+
+def test_a_wrong_metric_is_named_in_whole_words(tiny_models, echo, settings, tmp_path):
+    given = settings | {
+        "max_steps": 1, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1,
+        "load_best_model_at_end": True, "metric_for_best_model": "margin",
+    }  # fmt: skip
+    with pytest.raises(TrainingError) as caught:
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given)
+    sentence = str(caught.value)
+    assert "(KeyError: The `metric_for_best_model` training argument is set to 'eval_margin', which" in sentence
+    assert sentence.endswith(" ...)")
+    assert sentence.count("'") % 2 == 0  # no quote is left open
 
 
 def test_no_test_split_means_no_evaluation(tiny_models, make, settings, tmp_path):
@@ -72,6 +146,18 @@ def test_a_killed_run_resumes_by_itself_to_the_same_end(tiny_models, echo, setti
         assert resumed["after"][name] == pytest.approx(whole["after"][name], abs=1e-6)
 
 
+def test_a_finished_run_goes_on_for_longer_under_a_schedule_made_anew(tiny_models, echo, settings, tmp_path):
+    rates = {}
+    for steps in (2, 6):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": steps})
+        log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+        rates[steps] = [entry["learning_rate"] for entry in log if "loss" in entry]
+    assert rates[2] == pytest.approx([1e-2, 5e-3])
+    assert rates[6][:2] == rates[2]
+    assert rates[6][2] == 0  # where the first schedule ended
+    assert rates[6][3:] == pytest.approx([1e-2 * left / 6 for left in (3, 2, 1)])
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_models, echo, settings, tmp_path):
     train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
     with pytest.raises(TrainingError, match=r"checkpoint-2 is of another run: its beta is 0.1, now it is 0.5; choose"):
@@ -98,6 +184,12 @@ def test_texts_become_what_the_field_holds(tmp_path):
     ("settings", "sentence"),
     [
         ({"learning_rat": 1}, "'learning_rat' is no setting of a training run: did you mean 'learning_rate'?"),
+        (
+            {"group_size": 4},
+            "'group_size' is no setting of a training run: it is a key of the recipe, set at build, and some of them by "
+            "`rpo-data regroup`",
+        ),
+        ({"zebra": 1}, "'zebra' is no setting of a training run: docs/training.md lists those of RPOConfig"),
         ({"max_steps": "many"}, "max_steps needs a value of type int, got 'many'"),
         ({"max_steps": "2.5"}, "max_steps needs a value of type int, got '2.5'"),
         ({"max_length": "x"}, "max_length needs a value of type int, got 'x'"),
