@@ -68,7 +68,7 @@ def box_plot(title: str, rows: Mapping[str, Distribution]) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, five to eleven of them, from at most `low` to at least `high`."""
-    spread = high - low or abs(high) or 1.0
+    spread = next(width for width in (high - low, abs(high), 1.0) if width > 1e-6)  # ticks cannot tell less apart
     power = 10.0 ** math.floor(math.log10(spread / 4))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if spread / (power * factor) <= 8)
     first = math.floor(low / step + 1e-9)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rpo_data.plots import _ticks, box_plot, card_plots
@@ -49,6 +49,8 @@ def test_figures_stand_where_their_values_are():
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(0.0, 5e-324)
+@example(1e6, 2e-7)
 def test_ticks_are_few_round_and_hold_everything(low, spread):
     high = low + spread
     ticks = _ticks(low, high)
