@@ -176,6 +176,8 @@ def _trained_part(model: Any) -> str:
     sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
     every, trained = sum(size for size, _ in sizes), sum(size for size, moves in sizes if moves)
     adapters = next(iter(getattr(model, "peft_config", {}).values()), None)
+    if not trained:  # adapters of any kind that a folder holds; training refuses them
+        return f"none of {every:,} parameters is trained"
     if adapters is None:
         return f"all {every:,} parameters are trained"
     targets = adapters.target_modules
