@@ -38,6 +38,13 @@ def need_extra(extra: str, *modules: str) -> None:
         raise MissingExtra(f"this command needs {', '.join(missing)}: pip install 'rpo-data[{extra}]'")
 
 
+def leave_processes() -> None:
+    """Close the connections to the other processes of torchrun: their threads, at work while Python ends, may abort it."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
+
+
 class StageProgress:
     """Each long stage with rate and time left: a bar on a terminal, else a plain line every ten seconds."""
 
