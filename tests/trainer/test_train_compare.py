@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, TrainingArguments
 from typer.testing import CliRunner
@@ -187,7 +188,9 @@ def test_the_command_line_compares(tiny_models, echo, settings, tmp_path, monkey
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
     out = tmp_path / "out"
     command = ["train", "anywhere", "--model", str(tiny_models["qwen2"]), "--out", str(out), "--compare", "dpo"]
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     done = CliRunner().invoke(app, [*command, *options, "--lora-r", "4"], catch_exceptions=False)
     assert done.exit_code == 0
+    assert not torch.distributed.is_initialized()  # its threads could abort Python at its end
     assert "loss (its own)" in done.output
     assert (out / "compare-dpo" / "adapter_model.safetensors").is_file()
