@@ -88,14 +88,9 @@ def _verify(trainer: RPOTrainer, splits: list[GroupDataset], count: int, say: Sa
     sample = np.sort(np.random.default_rng(trainer.args.seed).choice(total, min(count, total), replace=False))
     for groups, begin, end in zip(splits, np.cumsum([0, *sizes]), np.cumsum(sizes), strict=False):
         rows = sample[(sample >= begin) & (sample < end)] - begin
-        again = score_sequences(
-            trainer.model,
-            groups.pairs.sequences,
-            rows,
-            trainer.args.per_device_eval_batch_size,
-            trainer.data_collator,
-            trainer.accelerator.autocast(),
-        )
+        size, collator = trainer.args.per_device_eval_batch_size, trainer.data_collator
+        with trainer.accelerator.autocast():
+            again = score_sequences(trainer.model, groups.pairs.sequences, rows, size, collator)
         stored = groups.ref_logps[rows]
         off = ~(np.abs(again - stored) <= absolute + relative * np.abs(again))
         if off.any():

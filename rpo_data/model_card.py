@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +33,22 @@ _METHODS = {
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def model_card(
-    title: str,
-    base: str,
-    settings: Mapping[str, Any],
-    manifest: Manifest | None,
-    log: list[dict[str, float]],
-    adapters: Mapping[str, Any] | None = None,
-    **metadata: Any,
-) -> str:
+def model_card(model: Any, args: Any, state: Any, manifest: Manifest | None, **metadata: Any) -> str:
     """README.md of a model on the Hub, as text.
 
     Args:
-        title: its name.
-        base: the model it was trained from, a folder or Hub id.
-        settings: of the run; those that say how a model was made are shown.
+        model: as it was trained, maybe with peft adapters.
+        args: RPOConfig of the run; the settings that say how a model was made are shown.
+        state: TrainerState of the run; the held-out results are taken from its log.
         manifest: of the contrast dataset.
-        log: what transformers keeps of a run (`log_history`); the held-out results are taken from it.
-        adapters: settings of the peft adapters that were trained, where the model itself was not.
-        metadata: license, language, tags, dataset, as in Trainer.create_model_card.
+        metadata: model_name, finetuned_from, license, language, tags, dataset, as in Trainer.create_model_card.
     """
     given = {name: value for name, value in metadata.items() if value is not None}
+    title = given.pop("model_name", None) or Path(args.output_dir).name
+    base = str(given.pop("finetuned_from", None) or model.config._name_or_path)
+    settings = vars(args) | {"processes": args.world_size, "steps": state.global_step}
+    of_adapters = getattr(model, "peft_config", {}).values()
+    adapters = {name: value for config in of_adapters for name, value in vars(config).items()} or None
     on_hub, tags = _HUB_ID.fullmatch(base) and not Path(base).exists(), given.pop("tags", [])
     head = ModelCardData(
         library_name="transformers" if adapters is None else "peft",
@@ -89,7 +83,7 @@ def model_card(
 
 ## Held-out pairs
 
-{_results(log)}
+{_results(state.log_history)}
 
 ## Citation
 

@@ -26,14 +26,10 @@ def add_adapters(model: PreTrainedModel, peft_config: Any, seed: int) -> PreTrai
         raise MissingExtra("adapters need peft: pip install 'rpo-data[lora]'") from error
 
     if hasattr(model, "peft_config"):
-        raise TrainingError(
-            "the model has adapters already: merge them first (merge_and_unload) and give that model, or ask for no new ones"
-        )
+        raise TrainingError("the model has adapters already: merge them (merge_and_unload), or ask for no new ones")
     start = getattr(peft_config, "init_lora_weights", True)
     if not isinstance(start, bool) and start != "gaussian":
-        raise TrainingError(
-            f"init_lora_weights '{start}' changes the base model, which is the reference: use true or gaussian"
-        )
+        raise TrainingError(f"init_lora_weights '{start}' changes the base, the reference: use true or gaussian")
     if peft_config.is_prompt_learning:
         raise TrainingError(f"{peft_config.peft_type.value} adds tokens to the prompt: use adapters such as LoRA")
     set_seed(seed)

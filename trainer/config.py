@@ -15,17 +15,12 @@ from rpo_data.trainer.loss import LOSS_TYPES
 from rpo_data.weights import Normalize
 
 _CHOICES = {"loss_type": LOSS_TYPES, "normalize": get_args(Normalize)}
-_SHUFFLES = ("random", "sequential")
 _COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-_FULL_EVAL = "it changes the policy's number type for good, and with it its distance to the reference: use bf16 or fp16"
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beta": (lambda v: 0 < v < inf, "it must be greater than 0 and finite (paper: 0.1)"),
     "temperature": (lambda v: v is None or 0 < v < inf, "it must be greater than 0 and finite"),
     "diagonal_alpha": (lambda v: 0 <= v <= 1, "it is a share, between 0 and 1 (paper: 0.8)"),
-    "max_length": (
-        lambda v: v is None or v >= 4,
-        "it must hold a piece of prompt and of response, so at least 4 tokens; none sets no limit",
-    ),
+    "max_length": (lambda v: v is None or v >= 4, "prompt and response need at least 4 tokens; none sets no limit"),
     **dict.fromkeys(_COUNTS, (lambda v: v >= 1, "it must be at least 1")),
     "micro_batch_size": (lambda v: v is None or v >= 1, "it must be at least 1; none takes a batch whole"),
     "learning_rate": (lambda v: 0 <= v < inf, "it must be finite and not negative"),
@@ -35,15 +30,13 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "logging_nan_inf_filter": (lambda v: not v, "it shows a loss that is not finite as 0; leave it off"),
     "label_smoothing_factor": (lambda v: not v, "there are no labels here; leave it at 0"),
     "train_sampling_strategy": (
-        lambda v: v in _SHUFFLES,
-        f"it sorts single sequences, and a row is a whole contrast group: use one of {', '.join(_SHUFFLES)}",
+        lambda v: v in ("random", "sequential"),
+        "a row is a whole contrast group; use random or sequential",
     ),
-    "n_gpu": (
-        lambda v: v <= 1,
-        "one process would cut each batch for its GPUs: start one a GPU with torchrun, or set CUDA_VISIBLE_DEVICES=0",
-    ),
+    "n_gpu": (lambda v: v <= 1, "it cuts batches up; start a process a GPU (torchrun), or set CUDA_VISIBLE_DEVICES=0"),
     "accelerator_config": (lambda v: not v.dispatch_batches, "dispatch_batches cuts batches up; leave it off"),
-    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), (lambda v: not v, _FULL_EVAL)),
+    "bf16_full_eval": (lambda v: not v, "it changes the policy's number type for good; use bf16"),
+    "fp16_full_eval": (lambda v: not v, "it changes the policy's number type for good; use fp16"),
 }
 """What a setting must be, and what is said where it is not."""
 
@@ -66,9 +59,7 @@ class RPOConfig(TrainingArguments):
     logging_steps: float = _setting(10, "Steps between two lines of the log.")
     remove_unused_columns: bool = _setting(False, "Must stay off: a row is a whole group.")
     logging_nan_inf_filter: bool = _setting(False, "Must stay off: it shows NaN as 0.")
-    fsdp: bool | str | None = _setting(  # type: ignore[assignment]  # it takes True, and says it takes text alone
-        None, "Shard model and optimizer over the processes' GPUs (FSDP2)."
-    )
+    fsdp: bool | str | None = _setting(None, "Shard model and optimizer over GPUs (FSDP2).")  # type: ignore[assignment]
     beta: float = _setting(0.1, "How strongly the policy is held to the reference.")
     loss_type: str = _setting("rpo", f"One of {', '.join(LOSS_TYPES)}.")
     temperature: float | None = _setting(None, "Weigh the cells anew at this temperature [as the dataset was built].")
@@ -77,9 +68,7 @@ class RPOConfig(TrainingArguments):
     max_length: int | None = _setting(1024, "Longest sequence in tokens; none: no limit.")
     disable_dropout: bool = _setting(True, "Train without dropout, as the reference is scored.")
     share_prompts: bool = _setting(True, "Read each prompt once for all its responses, where the model can.")
-    micro_batch_size: int | None = _setting(
-        None, "Sequences a forward pass, in two passes, to save memory; none: all in one."
-    )
+    micro_batch_size: int | None = _setting(None, "Sequences a forward pass, to save memory; none: all in one.")
     cache_dir: str | None = _setting(None, "Where reference log-probs are kept [$XDG_CACHE_HOME/rpo-data].")
 
     def __post_init__(self) -> None:

@@ -121,13 +121,8 @@ def check_loss(data: ContrastDataset, loss_type: str) -> None:
         TrainingError: a loss of pairs for responses, `lipo` without scores, or another type.
     """
     if not isinstance(data, ContrastDataset):
-        raise TrainingError(
-            f"a dataset of type {type(data).__name__} cannot be trained on: give what rpo_data.load gives"
-        )
+        raise TrainingError(f"cannot train on a {type(data).__name__}: give what rpo_data.load gives")
     if not data.paired and loss_type in OF_PAIRS:
-        raise TrainingError(
-            f"loss_type '{loss_type}' needs pairs, and the dataset was built in {data.manifest.mode} mode: use rpo or "
-            "uniform"
-        )
+        raise TrainingError(f"loss_type '{loss_type}' needs pairs, the dataset has responses: use rpo or uniform")
     if loss_type == "lipo":
         response_labels(data, data.splits[0])

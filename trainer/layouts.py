@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _FLEX_TOKENS = 8192
 """With fewer in a pass FlexAttention does not pay (docs/training.md, "How fast")."""
 
-_FLOAT32_ATTENTION = ("sdpa", "eager", "flex_attention", PART_BY_PART)
+_WITH_MASKS = ("sdpa", "flex_attention", PART_BY_PART)
 _EXACT, _ROUGH = 1e-5, 2e-2
 """Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
 
@@ -30,7 +30,7 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
     """Why this model cannot read `trees` or `packed` sequences, as far as its class and config say; else None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # below adapters
     config = base.config.get_text_config()
-    known = {"full_attention"} if layout == "trees" else {"full_attention", "sliding_attention"}
+    trees, known = layout == "trees", {"full_attention", *(["sliding_attention"] if layout == "packed" else [])}
     kinds = sorted({*(getattr(config, "layer_types", None) or ["full_attention"])} - known)
     attention = getattr(config, "_attn_implementation", None)
     adapter = getattr(model, "active_peft_config", None)
@@ -44,15 +44,9 @@ def layout_refusal(model: PreTrainedModel, layout: Layout) -> str | None:
         (getattr(config, "alibi", False), "it counts positions along the row (ALiBi)"),
         (getattr(adapter, "is_prompt_learning", False), "its adapter puts tokens before the prompt"),
         ("position_ids" not in inspect.signature(base.forward).parameters, "it takes no position_ids"),
+        (trees and getattr(config, "sliding_window", None), "its layers attend to a sliding window"),
+        (trees and attention not in _WITH_MASKS, f"its attention, '{attention}', takes no mask of trees, as sdpa does"),
     ]
-    if layout == "trees":
-        reasons += [
-            (getattr(config, "sliding_window", None), "its layers attend to a sliding window"),
-            (
-                attention not in ("sdpa", "flex_attention", PART_BY_PART),
-                f"its attention is '{attention}', and takes no mask of trees: load it with sdpa or flex_attention",
-            ),
-        ]
     return next((reason for wrong, reason in reasons if wrong), None)
 
 
@@ -68,7 +62,7 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     Raises:
         TrainingError: memory cannot hold the group.
     """
-    if model.config.get_text_config()._attn_implementation in _FLOAT32_ATTENTION:
+    if model.config.get_text_config()._attn_implementation in ("eager", *_WITH_MASKS):  # those of float32
         with suppress(TrainingError, torch.OutOfMemoryError), _in_float32(model):  # memory may hold 16 bits alone
             return _first_right(collator, model, group, share_prompts, _EXACT)
     return _first_right(collator, model, group, share_prompts, _ROUGH)

@@ -194,10 +194,8 @@ def _check(
         raise ValueError(f"diagonal_alpha must lie between 0 and 1, got {alpha}")
     for name, values in (("weights", weights), ("importance", importance)):
         if wins.dim() != 1 or losses.dim() != 1 or values.shape != (len(wins), len(losses)):
-            raise ValueError(
-                f"chosen_logratios {tuple(wins.shape)} and rejected_logratios {tuple(losses.shape)} need {name} "
-                f"of shape (wins, losses), got {tuple(values.shape)}"
-            )
+            sides, found = f"{tuple(wins.shape)} wins and {tuple(losses.shape)} losses", tuple(values.shape)
+            raise ValueError(f"{sides} need {name} of shape (wins, losses), got {found}")
     if loss_type in (*OF_PAIRS, "lipo") and len(wins) != len(losses):
         raise ValueError(f"'{loss_type}' needs as many wins as losses, got {len(wins)} and {len(losses)}")
     named = {"chosen_logratios": wins, "rejected_logratios": losses, "weights": weights, "importance": importance}

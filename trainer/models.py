@@ -75,9 +75,7 @@ def model_id(model: PreTrainedModel) -> str:
     digest = xxhash.xxh3_128(json.dumps(content, sort_keys=True, default=_as_json).encode())
     for name, tensor in sorted(weights.items(), key=lambda item: item[0]):
         if tensor.is_meta:
-            raise TrainingError(
-                f"the weights '{name}' of the model are not in memory: load it whole, without offloading"
-            )
+            raise TrainingError(f"the weights '{name}' are not in memory: load the model whole, without offloading")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"{type(base).__name__}-{digest.hexdigest()}-{str(base.dtype).removeprefix('torch.')}"

@@ -5,8 +5,6 @@ sequence, under the hash of its token ids and of where its completion begins. So
 grouping computes nothing, and a change of max_length computes only the sequences it changed.
 """
 
-from contextlib import AbstractContextManager
-
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -62,14 +60,14 @@ def reference_logprobs(
     for start in range(0, len(missing), step):
         chunk = missing[start : start + step]
         mine = np.array_split(chunk, accelerator.num_processes)[accelerator.process_index]  # neighbours share a prompt
-        scored = score_sequences(model, sequences, mine, batch_size, collator, accelerator.autocast())
+        with accelerator.autocast():
+            scored = score_sequences(model, sequences, mine, batch_size, collator)
         for rows, values in gather_object([(mine, scored)]):
             logps[rows] = values
         if not np.isfinite(logps[chunk]).all():
             place = first_row(groups, chunk[~np.isfinite(logps[chunk])])
             raise TrainingError(
-                f"the reference model gives log-probs that are not finite, first for {place}: its weights are damaged, or "
-                "too large for this number type"
+                f"the log-prob of {place} is not finite: the reference is damaged or overflows its dtype"
             )
         if main:
             store.write([sequences.keys[row] for row in chunk], logps[chunk])
@@ -88,18 +86,12 @@ def first_row(groups: GroupDataset, numbers: np.ndarray) -> str:
 
 
 def score_sequences(
-    model: PreTrainedModel,
-    sequences: TokenSequences,
-    rows: np.ndarray,
-    batch_size: int,
-    collator: GroupCollator,
-    autocast: AbstractContextManager,
+    model: PreTrainedModel, sequences: TokenSequences, rows: np.ndarray, batch_size: int, collator: GroupCollator
 ) -> np.ndarray:
     """Log-probs, float32 (rows,), of some sequences under a model in evaluation mode; its mode is put back."""
     scored = [torch.empty(0)]
-    with autocast:
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
-            scored.append(evaluated_logprobs(model, pieces).cpu())
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        pieces = collator.cut([sequences[row] for row in batch], sequences.prompt_lengths[batch].tolist())
+        scored.append(evaluated_logprobs(model, pieces).cpu())
     return torch.cat(scored).numpy()

@@ -11,15 +11,7 @@ from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from rpo_data.dataset import ContrastDataset
@@ -47,9 +39,7 @@ class ViewSwitch(TrainerCallback):
     def __init__(self, dataset: GroupDataset) -> None:
         self.dataset = dataset
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Switch the view."""
         self.dataset.set_view(int(state.epoch or 0) % self.dataset.views)
 
@@ -92,14 +82,9 @@ class RPOTrainer(Trainer):
     ) -> None:
         args = args or RPOConfig()
         if not isinstance(args, RPOConfig):
-            raise TrainingError(
-                f"args are {type(args).__name__}: give an RPOConfig, which takes the same settings and more"
-            )
+            raise TrainingError(f"args are {type(args).__name__}: give an RPOConfig, which takes the same settings")
         if getattr(model, "is_distributed_loading_by_transformers", False):
-            raise TrainingError(
-                "the model was sharded as it was loaded, and the reference is scored on a whole one: load it without "
-                "distributed_config, and set fsdp to shard it for training"
-            )
+            raise TrainingError("the model is in shards already: load it without distributed_config, and set fsdp")
         for data in (train_dataset, eval_dataset):
             if data is not None:
                 check_loss(data, args.loss_type)
@@ -109,8 +94,8 @@ class RPOTrainer(Trainer):
         tokenizer = processing_class or load_tokenizer(name)
         if args.disable_dropout:
             disable_dropout(model)
-        train = _group_dataset(train_dataset, "train", tokenizer, args, progress)
-        test = _group_dataset(eval_dataset, "test", tokenizer, args, progress)
+        train = None if train_dataset is None else _group_dataset(train_dataset, "train", tokenizer, args, progress)
+        test = None if eval_dataset is None else _group_dataset(eval_dataset, "test", tokenizer, args, progress)
         for groups in filter(None, (train, test)):
             for one in filter(None, (model, reference)):
                 _check_vocabulary(groups, one)
@@ -118,16 +103,9 @@ class RPOTrainer(Trainer):
             model = add_adapters(model, peft_config, args.seed)
         size, joint = args.micro_batch_size, args.loss_type == "joint"
         collator = GroupCollator(padding_token(tokenizer), micro_batch_size=size, count_prompts=joint)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=collator,
-            train_dataset=train,
-            eval_dataset=test,
-            processing_class=tokenizer,
-            callbacks=[*([] if train is None else [ViewSwitch(train)]), *(callbacks or [])],
-            optimizers=optimizers,
-        )
+        callbacks = [*([] if train is None else [ViewSwitch(train)]), *(callbacks or [])]
+        how = {"processing_class": tokenizer, "callbacks": callbacks, "optimizers": optimizers}
+        super().__init__(model, args, collator, train, test, **how)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
         _check_distribution(args, self.accelerator.distributed_type)
@@ -144,10 +122,7 @@ class RPOTrainer(Trainer):
     def create_optimizer(self, *args: Any) -> Any:
         """Stock, for a model that has something to train."""
         if not any(weight.requires_grad for weight in self.model.parameters()):
-            raise TrainingError(
-                "every weight of the model is frozen, as adapters are that a folder holds: merge them into their model first "
-                "(merge_and_unload), or load them with is_trainable=True"
-            )
+            raise TrainingError("the model is frozen: merge_and_unload its adapters, or load with is_trainable=True")
         return super().create_optimizer(*args)
 
     def get_batch_samples(
@@ -199,9 +174,8 @@ class RPOTrainer(Trainer):
         cuda = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(cuda), self.compute_loss_context_manager():
             logps = batch_logprobs(model, inputs["pieces"])  # the second pass draws the same dropout
-        loss: Any = self.compute_loss(
-            model, inputs | {"logps": logps.requires_grad_()}, num_items_in_batch=num_items_in_batch
-        )
+        inputs["logps"] = logps.requires_grad_()
+        loss: Any = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         (gradient,) = torch.autograd.grad(loss, logps)
         for number, piece in enumerate(inputs["pieces"], start=1):
             last = number == len(inputs["pieces"])
@@ -273,10 +247,9 @@ class RPOTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Stock, with the metrics of all pairs since the last training log."""
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise TrainingError(
-                    f"the loss is {logs['loss']} at step {self.state.global_step}: lower the learning rate, or clip gradients"
-                )
+            loss, step = logs["loss"], self.state.global_step
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} at step {step}: lower the learning rate, or clip gradients")
             logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
@@ -284,14 +257,8 @@ class RPOTrainer(Trainer):
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""
         if self.is_world_process_zero():
-            args = self.args
-            settings = vars(args) | {"processes": args.world_size, "steps": self.state.global_step}
-            title = metadata.pop("model_name", None) or Path(args.output_dir).name
-            base = str(metadata.pop("finetuned_from", None) or self.model.config._name_or_path)
-            of_adapters = getattr(self.model, "peft_config", {}).values()
-            adapters = {name: value for config in of_adapters for name, value in vars(config).items()} or None
-            page = model_card(title, base, settings, self.manifest, self.state.log_history, adapters, **metadata)
-            Path(args.output_dir, "README.md").write_text(page, encoding="utf-8")
+            page = model_card(self.model, self.args, self.state, self.manifest, **metadata)
+            Path(self.args.output_dir, "README.md").write_text(page, encoding="utf-8")
 
     def _score(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs (S,), cell losses (C,), and the sums for loss and metrics (G, 15), detached."""
@@ -331,20 +298,12 @@ class RPOTrainer(Trainer):
 
 
 def _group_dataset(
-    data: ContrastDataset | None,
-    split: str,
-    tokenizer: PreTrainedTokenizerBase,
-    args: RPOConfig,
-    progress: Progress | None,
-) -> GroupDataset | None:
-    if data is None:
-        return None
+    data: ContrastDataset, split: str, tokenizer: PreTrainedTokenizerBase, args: RPOConfig, progress: Progress | None
+) -> GroupDataset:
     if split not in data.splits:
         raise TrainingError(f"the dataset has no split '{split}', it has {', '.join(data.splits)}: build it with one")
     if args.dataloader_persistent_workers and data.views > 1:
-        raise TrainingError(
-            f"dataloader_persistent_workers keeps workers on the first of the {data.views} views: leave it off"
-        )
+        raise TrainingError(f"dataloader_persistent_workers keeps to the first of {data.views} views: leave it off")
     names = ["pair_id", "prompt", "chosen", "rejected"] if data.paired else ["response_id", "prompt", "completion"]
     rows, what = data.rows[split].select_columns(names), "pairs" if data.paired else "responses"
     joint = args.loss_type == "joint"
@@ -355,35 +314,22 @@ def _group_dataset(
 def _check_vocabulary(groups: GroupDataset, model: PreTrainedModel) -> None:
     highest, size = int(groups.pairs.sequences.tokens.max(initial=0)), len(model.get_input_embeddings().weight)
     if highest >= size:
-        raise TrainingError(
-            f"the tokenizer gives token {highest}, the model has {size} embeddings: use the model's own tokenizer"
-        )
+        raise TrainingError(f"token {highest} is beyond the model's {size} embeddings: use its own tokenizer")
     longest = int(groups.pairs.sequences.lengths.max(initial=0))
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and longest > limit:
-        raise TrainingError(
-            f"a sequence has {longest} tokens, the model takes {limit}: set max_length to {limit} or less"
-        )
+        raise TrainingError(f"a sequence has {longest} tokens, the model takes {limit}: set max_length to that or less")
 
 
 def _check_distribution(args: RPOConfig, kind: DistributedType) -> None:
     if args.fsdp and kind == DistributedType.MULTI_CPU:
-        raise TrainingError(
-            "fsdp does not work on CPUs: accelerate shards on accelerators alone, and here it would train with DDP and say "
-            "nothing; leave it out"
-        )
+        raise TrainingError("fsdp does not work on CPUs, accelerate would train with DDP instead: leave it out")
     if args.micro_batch_size is not None and kind not in (DistributedType.NO, *_SHARE_BY_DDP):
-        raise TrainingError(
-            f"micro_batch_size does not work under {kind.value}: its processes would wait for each other in every forward "
-            "pass, and a batch has not as many pieces on each; leave it out, or train with DDP"
-        )
+        raise TrainingError(f"micro_batch_size does not work under {kind.value}: leave it out, or train with DDP")
 
 
 def _check_gradients_are_shared(model: nn.Module, accelerator: Accelerator) -> None:
     """Accelerate (1.15) leaves a model unwrapped that it prepared for evaluation first, and says nothing."""
     ddp = accelerator.distributed_type in _SHARE_BY_DDP and accelerator.num_processes > 1
     if model.training and ddp and not isinstance(model, DistributedDataParallel):
-        raise TrainingError(
-            "evaluate() ran before train(), and accelerate now trains each process on its own: set eval_on_start=True "
-            "instead, or load the model afresh to train it"
-        )
+        raise TrainingError("evaluate() before train() leaves gradients unshared: set eval_on_start=True instead")

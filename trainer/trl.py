@@ -65,11 +65,8 @@ def to_trl(
     groups = trainer.train_dataset or trainer.eval_dataset
     sequences, chosen, rejected = groups.pairs.sequences, groups.pairs.chosen, groups.pairs.rejected
     kept = (groups.usable[chosen] & groups.usable[rejected] & (chosen != rejected)).nonzero()[0]
-    columns = {
-        "prompt_ids": [sequences[row][: sequences.prompt_lengths[row]] for row in chosen[kept]],
-        "chosen_ids": [sequences[row][sequences.prompt_lengths[row] :] for row in chosen[kept]],
-        "rejected_ids": [sequences[row][sequences.prompt_lengths[row] :] for row in rejected[kept]],
-        "ref_chosen_logps": groups.ref_logps[chosen[kept]],
-        "ref_rejected_logps": groups.ref_logps[rejected[kept]],
-    }
+    columns = {"prompt_ids": [sequences[row][: sequences.prompt_lengths[row]] for row in chosen[kept]]}
+    for side, numbers in (("chosen", chosen[kept]), ("rejected", rejected[kept])):
+        columns[f"{side}_ids"] = [sequences[row][sequences.prompt_lengths[row] :] for row in numbers]
+        columns[f"ref_{side}_logps"] = groups.ref_logps[numbers]
     return concatenate_datasets([rows.select(kept), Dataset.from_dict(columns)], axis=1)

@@ -204,6 +204,6 @@ def test_a_folder_without_a_tokenizer_and_a_sequence_too_long_are_one_sentence(t
     model.config.max_position_embeddings = 8
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["qwen2"])
     with pytest.raises(
-        TrainingError, match=r"a sequence has \d+ tokens, the model takes 8: set max_length to 8 or less"
+        TrainingError, match=r"a sequence has \d+ tokens, the model takes 8: set max_length to that or less"
     ):
         RPOTrainer(model, config(), echo, processing_class=tokenizer)

@@ -255,7 +255,7 @@ REFUSED = [  # and what the model reads instead
     (MambaConfig, {}, "layers of the kind linear_attention", "padded"),
     (JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2}, "linear_attention", "padded"),
     (FalconConfig, {"alibi": True}, "ALiBi", "padded"),
-    (LlamaConfig, {"attn_implementation": "eager"}, "its attention is 'eager'", "packed"),
+    (LlamaConfig, {"attn_implementation": "eager"}, "its attention, 'eager',", "packed"),
     (LlamaConfig, {"is_causal": False}, "its tokens see those behind them", "padded"),
 ]
 

@@ -207,7 +207,7 @@ def test_log_probs_that_are_not_finite_name_the_first_row(tiny_models, make, con
     with torch.no_grad():
         model.model.embed_tokens.weight[token] = float("nan")
     with pytest.raises(
-        TrainingError, match=r"not finite, first for row 3 of split 'train' \(rejected\): its weights are"
+        TrainingError, match=r"log-prob of row 3 of split 'train' \(rejected\) is not finite: the reference is damaged"
     ):
         RPOTrainer(model, config(), data, processing_class=tokenizer)
 

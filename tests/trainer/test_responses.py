@@ -70,7 +70,5 @@ def test_a_model_learns_from_thumbs(data, tiny_models, tmp_path):
 
 @pytest.mark.parametrize("loss_type", ["dpo", "diagonal"])
 def test_losses_of_pairs_are_refused(data, tiny_models, config, loss_type):
-    with pytest.raises(
-        TrainingError, match=f"loss_type '{loss_type}' needs pairs, and the dataset was built in unpaired"
-    ):
+    with pytest.raises(TrainingError, match=f"loss_type '{loss_type}' needs pairs, the dataset has responses"):
         RPOTrainer(str(tiny_models["qwen2"]), config(loss_type=loss_type), data)

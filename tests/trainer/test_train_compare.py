@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
         assert sentence in str(caught.value)
     unpaired = echo.manifest.model_copy(update={"mode": "unpaired"})
     data = type(echo)(unpaired, echo.rows, echo.groups, echo.neighbors)
-    with pytest.raises(TrainingError, match="loss_type 'dpo' needs pairs, and the dataset was built in unpaired mode"):
+    with pytest.raises(TrainingError, match="loss_type 'dpo' needs pairs, the dataset has responses"):
         compare(data, model, out, settings)
     assert not out.exists()
 

@@ -412,7 +412,7 @@ def test_a_damaged_reference_is_refused_and_not_stored(tiny_models, echo, config
     model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
     with torch.no_grad():
         next(model.parameters())[0, 0] = math.nan
-    with pytest.raises(TrainingError, match="log-probs that are not finite"):
+    with pytest.raises(TrainingError, match="is not finite: the reference is damaged"):
         RPOTrainer(model, config(cache_dir=str(tmp_path)), echo)
     assert not list(tmp_path.rglob("*.arrow"))
     assert "slower" not in caplog.text  # no word on layouts, which are not at fault
@@ -441,9 +441,9 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),
         (
             {"train_sampling_strategy": "group_by_length"},
-            "strategy group_by_length cannot.*use one of random, sequential",
+            "strategy group_by_length cannot.*use random or sequential",
         ),
-        ({"bf16_full_eval": True}, "use bf16 or fp16"),
+        ({"bf16_full_eval": True}, "for good; use bf16"),
         ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),
         ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches cuts batches up; leave it off"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps 0 cannot work"),
@@ -459,7 +459,7 @@ def test_a_process_that_sees_several_gpus_is_refused(config, monkeypatch):
     """Transformers would wrap the model in DataParallel, which cuts each tensor of a batch along its rows."""
     monkeypatch.setattr(RPOConfig, "n_gpu", 2)
     with pytest.raises(
-        TrainingError, match=r"n_gpu 2 cannot work: .*start one a GPU with torchrun, or set CUDA_VISIBLE"
+        TrainingError, match=r"n_gpu 2 cannot work: .*start a process a GPU .torchrun., or set CUDA_VISIBLE"
     ):
         config()
 
@@ -477,19 +477,17 @@ def test_trainer_refuses_what_does_not_fit(tiny_models, make, echo, config, tmp_
     with pytest.raises(TrainingError, match=r"model '.*nowhere' cannot be loaded \(.*\): give a folder"):
         RPOTrainer(tmp_path / "nowhere", config(), echo)
     for given in ("dataset", echo.rows, [{}], {"a": echo}):
-        with pytest.raises(
-            TrainingError, match=f"of type {type(given).__name__} cannot be .*: give what rpo_data.load"
-        ):
+        with pytest.raises(TrainingError, match=f"cannot train on a {type(given).__name__}: give what rpo_data.load"):
             RPOTrainer(tiny_models["qwen2"], config(), given)
     with pytest.raises(TrainingError, match="args are TrainingArguments: give an RPOConfig"):
         RPOTrainer(tiny_models["qwen2"], TrainingArguments(str(tmp_path / "out"), use_cpu=True), echo)
-    with pytest.raises(TrainingError, match="persistent_workers keeps workers on the first of the 2 views"):
+    with pytest.raises(TrainingError, match="persistent_workers keeps to the first of 2 views"):
         RPOTrainer(tiny_models["qwen2"], config(dataloader_persistent_workers=True, dataloader_num_workers=1), echo)
     small = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
     small.resize_token_embeddings(100)
-    with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
+    with pytest.raises(TrainingError, match="is beyond the model's 100 embeddings: use its own tokenizer"):
         RPOTrainer(small, config(), echo, processing_class=AutoTokenizer.from_pretrained(tiny_models["qwen2"]))
-    with pytest.raises(TrainingError, match="the model has 100 embeddings: use the model's own tokenizer"):
+    with pytest.raises(TrainingError, match="is beyond the model's 100 embeddings: use its own tokenizer"):
         RPOTrainer(tiny_models["qwen2"], config(), echo, ref_model=small)
 
 
@@ -521,14 +519,7 @@ def test_a_reference_too_large_for_memory_is_one_sentence(tiny_models, echo, con
     trainer.model.model.forward = full
     groups = trainer.train_dataset
     with pytest.raises(TrainingError, match=r"over 8 sequences in rows of \d+ tokens does not fit in memory"):
-        score_sequences(
-            trainer.model,
-            groups.pairs.sequences,
-            np.arange(8),
-            8,
-            trainer.data_collator,
-            trainer.accelerator.autocast(),
-        )
+        score_sequences(trainer.model, groups.pairs.sequences, np.arange(8), 8, trainer.data_collator)
 
 
 def test_the_trial_of_the_largest_batch_leaves_no_trace(tiny_models, uneven, config):
