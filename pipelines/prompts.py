@@ -284,7 +284,7 @@ def _embed(
     texts = [render_prompt(prompt, recipe.embed_text) for prompt in _prompts(checked, first_row)]
     folder = cache / "vectors" / cache_key(embedder, recipe.prompt_prefix)
     vectors, fresh = embed_texts(texts, embedder, folder, batch_size=batch_size, progress=partial(track, "embed"))
-    say(f"embed   {len(texts):,} prompts with {embedder.info.name}, {fresh:,} of them new")
+    say(f"embed   {counted(len(texts), 'prompts')} with {embedder.info.name}, {fresh:,} of them new")
     return vectors, embedder.info
 
 

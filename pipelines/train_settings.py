@@ -16,6 +16,7 @@ from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.pipelines.recipes import read_yaml
 from rpo_data.schemas.recipe import Recipe
 from rpo_data.trainer import RPOConfig
+from rpo_data.trainer.metrics import TOTALS
 
 _SET_ELSEWHERE = {
     "output_dir": "it is what --out says",
@@ -44,9 +45,20 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
             raise TrainingError(f"'{name}' is no setting of a training run: {_what_instead(name, names)}")
         values[name] = _cast(name, value, hints[name])
     try:
-        return RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
+        args = RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"these training settings cannot work: {in_short(error)}") from error
+    _check_metric(args.metric_for_best_model)
+    return args
+
+
+def _check_metric(name: str | None) -> None:
+    """Refuse what no evaluation gives now, and not where transformers first looks for it, at the first checkpoint."""
+    metrics = ["loss", *(metric for metric, over in TOTALS.items() if over)]
+    if name is not None and name.removeprefix("eval_") not in metrics:
+        near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise TrainingError(f"metric_for_best_model '{name}' is not known: {hint}it is one of {', '.join(metrics)}")
 
 
 def _what_instead(name: str, names: list[str]) -> str:

@@ -128,7 +128,7 @@ def sequence_key(tokens: np.ndarray, prompt_length: int) -> bytes:
 
 def describe_counts(counts: TokenCounts, max_length: int | None) -> str:
     """One sentence on what was cut and masked."""
-    text = f"{counts.rows:,} {counts.what}"
+    text = f"{counts.rows:,} {counts.what if counts.rows != 1 else counts.what[:-1]}"
     if max_length is not None:
         text += f", cut to max_length {max_length}: {counts.prompts_cut:,} prompts, {counts.responses_cut:,} responses"
     if counts.identical or counts.empty:

@@ -12,6 +12,7 @@ from rpo_data.pipelines import train as pipeline
 from rpo_data.pipelines.console import counted
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
 from rpo_data.pipelines.train import make_config, read_settings, train
+from rpo_data.pipelines.train_settings import in_short
 from rpo_data.trainer import RPOTrainer
 
 
@@ -102,17 +103,21 @@ def test_one_is_singular(tiny_models, make, settings, tmp_path):
     assert [counted(n, "prompts") for n in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]
 
 
-def test_a_wrong_metric_is_named_in_whole_words(tiny_models, echo, settings, tmp_path):
-    given = settings | {
-        "max_steps": 1, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1,
-        "load_best_model_at_end": True, "metric_for_best_model": "margin",
-    }  # fmt: skip
-    with pytest.raises(TrainingError) as caught:
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given)
-    sentence = str(caught.value)
-    assert "(KeyError: The `metric_for_best_model` training argument is set to 'eval_margin', which" in sentence
-    assert sentence.endswith(" ...)")
-    assert sentence.count("'") % 2 == 0  # no quote is left open
+def test_a_wrong_metric_is_refused_before_anything_is_loaded(tiny_models, echo, settings, tmp_path):
+    wrong = settings | {"metric_for_best_model": "margin"}
+    with pytest.raises(TrainingError, match=r"'margin' is not known: did you mean 'rewards/margins'\?") as caught:
+        train(echo, "no model", tmp_path / "out", wrong)
+    known = str(caught.value).partition("it is one of ")[2].split(", ")
+    evaluated = RPOTrainer(str(tiny_models["qwen2"]), make_config(settings, tmp_path), echo, echo).evaluate()
+    assert {f"eval_{name}" for name in known} <= {*evaluated}
+    for name in (*known, "eval_loss"):
+        assert make_config(settings | {"metric_for_best_model": name}, tmp_path).metric_for_best_model == name
+
+
+def test_what_another_library_says_ends_at_a_word():
+    sentence = in_short(KeyError("the argument is set to 'eval_margin', which " + "is not found " * 40))
+    assert sentence.endswith(" ...")
+    assert sentence.startswith("the argument is set to 'eval_margin', which is not found")
 
 
 def test_no_test_split_means_no_evaluation(tiny_models, make, settings, tmp_path):
