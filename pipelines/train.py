@@ -1,51 +1,31 @@
 """`rpo-data train`: a run that resumes by itself and says one plain line a logging step."""
 
-import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 import xxhash
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.pipelines.console import counted
-from rpo_data.pipelines.train_settings import in_short, lora_fields, make_config, make_lora, read_settings
-from rpo_data.trainer import RPOTrainer
+from rpo_data.pipelines.run_folder import check_folder, check_same_run, claim, identity, last_checkpoint
+from rpo_data.pipelines.train_settings import check_metric, in_short, lora_fields, make_config, make_lora, read_settings
+from rpo_data.trainer import RPOConfig, RPOTrainer
+from rpo_data.trainer.data import check_loss
+from rpo_data.trainer.models import load_model, load_tokenizer, model_id
 from rpo_data.trainer.tokenize import Progress, describe_counts
 
 Say = Callable[[str], None]
 
-__all__ = ["make_config", "read_settings", "train"]
+__all__ = ["last_checkpoint", "make_config", "plan", "read_settings", "train"]
 
-_FIXED_BY_A_RUN = (
-    "bf16",
-    "fp16",
-    "beta",
-    "loss_type",
-    "diagonal_alpha",
-    "max_length",
-    "temperature",
-    "normalize",
-    "learning_rate",
-    "seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "optim",
-    "weight_decay",
-    "max_grad_norm",
-    "warmup_steps",
-    "lr_scheduler_type",
-    "data_seed",
-    "train_sampling_strategy",
-    "disable_dropout",
-)
 _WITHOUT_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
@@ -78,17 +58,22 @@ def train(
         TrainingError: a setting is wrong, the model cannot be loaded, or `out` holds a checkpoint of another run.
     """
     out = Path(out)
-    _check_out(out)
-    args, lora = make_config(settings, out), make_lora(settings)
+    args, lora, own = plan(dataset, out, settings)
     checkpoint = last_checkpoint(out)
-    own = {name: getattr(args, name) for name in _FIXED_BY_A_RUN} | {"lora": lora_fields(settings)}
-    _check_same_run(out, own, checkpoint)
     held_out = dataset if "test" in dataset.splits else None
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
+    policy, tokenizer = load_model(model), load_tokenizer(model)
+    if not any(weights.requires_grad for weights in policy.parameters()):
+        raise TrainingError(f"'{model}' holds adapters, which are read frozen: merge them first (docs/training.md)")
+    own["model"] = model_id(policy)
+    check_same_run(out, own)
     lines = ProgressLines(say)
     with _one_sentence():
-        trainer = RPOTrainer(model, args, dataset, held_out, callbacks=[lines], progress=progress, peft_config=lora)
+        _try_optimizer(args, policy)
+        trainer = RPOTrainer(
+            policy, args, dataset, held_out, tokenizer, callbacks=[lines], progress=progress, peft_config=lora
+        )
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         say = _silent
@@ -96,14 +81,14 @@ def train(
         say(f"tokens    {groups.split:<5} {describe_counts(groups.pairs.counts, args.max_length)}")
     say(f"reference {trainer.reference_computed:,} sequences scored now, all others were stored")
     say(f"model     {_trained_part(trainer.model)}")
-    _claim(out, own | _content(dataset, trainer), checkpoint)
+    splits = filter(None, (trainer.train_dataset, trainer.eval_dataset))
+    tokens = b"".join(key for groups in splits for key in groups.pairs.sequences.keys)
+    claim(out, own | {"tokens": xxhash.xxh3_128_hexdigest(tokens)}, args)
     if checkpoint:
         say(f"resume    from {checkpoint}")
     args.eval_on_start = held_out is not None and checkpoint is None
     with _one_sentence():
         trainer.train(resume_from_checkpoint=checkpoint)
-    if not trainer.state.global_step:
-        raise TrainingError("the run took no step: raise max_steps or num_train_epochs")
     if args.load_best_model_at_end and trainer.state.best_model_checkpoint:
         measure = f"{args.metric_for_best_model} {trainer.state.best_metric:z.4f}"
         say(f"best      {measure}, loaded from {trainer.state.best_model_checkpoint}")
@@ -120,6 +105,23 @@ def train(
             say(f"held out  {rows}, {when}{_described(figures, 'eval_')}")
     say(f"saved     {out}")
     return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
+
+
+def plan(dataset: ContrastDataset, out: Path, settings: Mapping[str, Any]) -> tuple[RPOConfig, Any, dict[str, Any]]:
+    """The settings of a run, its adapters and its identity: all is refused here that can be without a model.
+
+    Raises:
+        TrainingError: a setting is wrong, the dataset does not go with it, or `out` holds something else.
+    """
+    check_folder(out)
+    args, lora = make_config(settings, out), make_lora(settings)
+    check_metric(args.metric_for_best_model, dataset)
+    check_loss(dataset, args.loss_type)
+    if args.max_steps <= 0 and args.num_train_epochs <= 0:
+        raise TrainingError("the run would take no step: raise max_steps or num_train_epochs")
+    own = identity(args, lora_fields(settings), dataset)
+    check_same_run(out, own)
+    return args, lora, own
 
 
 class ProgressLines(TrainerCallback):
@@ -176,13 +178,24 @@ def _trained_part(model: Any) -> str:
     sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
     every, trained = sum(size for size, _ in sizes), sum(size for size, moves in sizes if moves)
     adapters = next(iter(getattr(model, "peft_config", {}).values()), None)
-    if not trained:  # adapters of any kind that a folder holds; training refuses them
-        return f"none of {every:,} parameters is trained"
     if adapters is None:
         return f"all {every:,} parameters are trained"
     targets = adapters.target_modules
     where = targets if isinstance(targets, str) else ", ".join(sorted(targets))
     return f"LoRA of rank {adapters.r} on {where}: {trained:,} of {every:,} parameters are trained"
+
+
+def _try_optimizer(args: RPOConfig, model: Any) -> None:
+    """Optimizer and schedule made for nothing: what is not installed, missing or out of range shows before long work."""
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, lr=args.learning_rate)
+    if args.optim_target_modules is None:  # else it asks for the model as it is trained, with its adapters
+        kind, values = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if kind.__module__.startswith("torch.optim"):
+            optimizer = kind(weights, **values)
+    steps = max(args.max_steps, 1)
+    warm_up = args.get_warmup_steps(steps)
+    transformers.get_scheduler(args.lr_scheduler_type, optimizer, warm_up, steps, args.lr_scheduler_kwargs)
 
 
 def _described(logs: Mapping[str, float], prefix: str) -> str:
@@ -193,6 +206,8 @@ def _described(logs: Mapping[str, float], prefix: str) -> str:
         "rewards/accuracies": " accuracy {:.3f}",
         "rewards/margins": " margin {:+z.3f}",
     }  # z: what rounds to zero is +0.000, whatever sign the number of threads leaves it
+    if f"{prefix}rewards/accuracies" not in logs:  # no prompt has two responses
+        names["rewards/cross_prompt_accuracies"] = " accuracy across prompts {:.3f}"
     return " ".join(text.format(logs[prefix + name]) for name, text in names.items() if prefix + name in logs)
 
 
@@ -215,35 +230,6 @@ def _losses(history: list[dict[str, float]]) -> dict[str, float | None]:
     return {"first_loss": logged[0][1], "last_loss": logged[-1][1], "train_loss": mean}
 
 
-def _content(dataset: ContrastDataset, trainer: RPOTrainer) -> dict[str, Any]:
-    tables = json.dumps(dataset.manifest.tables, sort_keys=True).encode()
-    splits = filter(None, (trainer.train_dataset, trainer.eval_dataset))
-    tokens = b"".join(key for groups in splits for key in groups.pairs.sequences.keys)
-    return {
-        "dataset": xxhash.xxh3_128_hexdigest(tables),
-        "model": trainer.reference_id,
-        "tokens": xxhash.xxh3_128_hexdigest(tokens),
-    }
-
-
-def last_checkpoint(out: Path) -> str | None:
-    """The newest checkpoint in a folder that was written to its end: transformers writes the trainer's state last."""
-    folders = [path for path in out.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
-    for folder in sorted(folders, key=lambda path: -int(path.name.partition("-")[2])):
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(folder)
-        except (OSError, ValueError):
-            continue  # a kill while it was saved
-    return None
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than a run of ours: a model, a dataset, somebody's work."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "rpo_run.json").is_file()):
-        raise TrainingError(f"{out} exists and is no training run of rpo-data: choose another --out")
-
-
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """Settings that only transformers or torch can judge end in one sentence too; the cause hangs on it."""
@@ -252,26 +238,3 @@ def _one_sentence() -> Iterator[None]:
     except (ImportError, ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
         reason = f"{type(error).__name__}: {in_short(error)}"
         raise TrainingError(f"training cannot go on with these settings ({reason})") from error
-
-
-def _check_same_run(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
-    """Refuse where what `out` holds is of another run: by the settings before any long work, then by the content."""
-    file = out / "rpo_run.json"
-    if checkpoint or any(out.glob("*.safetensors")):
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for name, value in identity.items():
-            if found.get(name) != value:
-                raise TrainingError(
-                    f"{checkpoint or out} is of another run: its {name} is {found.get(name, 'not known')}, now it is {value}; "
-                    "choose another --out, or ask for the same"
-                )
-
-
-def _claim(out: Path, identity: dict[str, Any], checkpoint: str | None) -> None:
-    """Note in `out` which run it holds."""
-    _check_same_run(out, identity, checkpoint)
-    file = out / "rpo_run.json"
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)

@@ -1,6 +1,7 @@
 """Settings of a training run, from YAML and command line, cast to what RPOConfig's fields hold."""
 
 import difflib
+import re
 import textwrap
 import types
 import typing
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import MissingExtra, TrainingError
 from rpo_data.pipelines.recipes import read_yaml
 from rpo_data.schemas.recipe import Recipe
@@ -21,8 +23,13 @@ from rpo_data.trainer.metrics import TOTALS
 _SET_ELSEWHERE = {
     "output_dir": "it is what --out says",
     "resume_from_checkpoint": "a checkpoint in --out is resumed by itself",
+    "eval_on_start": "the test split is measured before the first step by itself",
+    "disable_tqdm": "a line a step is shown instead of a bar, see logging_steps",
 }
 _LORA = "lora_"
+_WORDS = ("all-linear", "none", "null")
+_PATTERN = re.compile(r"[*+?()\[\]{}\\^$|]")
+_SCIENTIFIC = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -48,17 +55,37 @@ def make_config(settings: Mapping[str, Any], out: Path) -> RPOConfig:
         args = RPOConfig(**values | {"output_dir": str(out), "disable_tqdm": True})
     except (ValueError, TypeError, ImportError) as error:
         raise TrainingError(f"these training settings cannot work: {in_short(error)}") from error
-    _check_metric(args.metric_for_best_model)
     return args
 
 
-def _check_metric(name: str | None) -> None:
-    """Refuse what no evaluation gives now, and not where transformers first looks for it, at the first checkpoint."""
+def check_metric(name: str | None, dataset: ContrastDataset) -> None:
+    """Refuse what no evaluation gives now, and not where transformers first looks for it, at the first checkpoint.
+
+    Raises:
+        TrainingError: there is no such metric, or it needs pairs and no held-out group has one.
+    """
     metrics = ["loss", *(metric for metric, over in TOTALS.items() if over)]
+    if "test" in dataset.splits and not _has_pairs(dataset):
+        metrics = [metric for metric in metrics if TOTALS.get(metric) != "pairs"]
     if name is not None and name.removeprefix("eval_") not in metrics:
+        if TOTALS.get(name.removeprefix("eval_")) == "pairs":
+            what = "needs two responses to a prompt, and no held-out group has them"
+            raise TrainingError(f"metric_for_best_model '{name}' {what}: use one of {', '.join(metrics)}")
         near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise TrainingError(f"metric_for_best_model '{name}' is not known: {hint}it is one of {', '.join(metrics)}")
+
+
+def _has_pairs(dataset: ContrastDataset) -> bool:
+    """Whether some held-out group has a win and a loss of one prompt."""
+    if dataset.paired:
+        return True
+    prompts = dataset.rows["test"]["prompt_id"][:]
+    groups = dataset.view("test", 0)
+    return any(
+        not {prompts[row] for row in group["win_rows"]}.isdisjoint(prompts[row] for row in group["loss_rows"])
+        for group in groups
+    )
 
 
 def _what_instead(name: str, names: list[str]) -> str:
@@ -103,22 +130,38 @@ def lora_fields(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     given = {name: value for name, value in settings.items() if name.startswith(_LORA)}
     if not given:
         return None
+    known, values = _lora_options(), {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see peft.LoraConfig for those there are"
+            raise TrainingError(f"'{name}' is no setting of LoRA: {hint}")
+        field, hint = known[name]
+        values[field] = _cast(name, _listed(name, value, hint), hint)
+    return values
+
+
+def _lora_options() -> dict[str, tuple[str, Any]]:
+    """Name and type of peft.LoraConfig's fields by the setting that gives them: lora_r is `r`."""
     if find_spec("peft") is None:
         raise MissingExtra("LoRA needs peft: pip install 'rpo-data[lora]'")
     from peft import LoraConfig
 
     hints = typing.get_type_hints(LoraConfig)
     names = sorted(hints, key=lambda name: not name.startswith(_LORA))  # of `bias` and `lora_bias`, the former is meant
-    known = {_LORA + name.removeprefix(_LORA): name for name in names}  # lora_alpha is `lora_alpha`, lora_r is `r`
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "see peft.LoraConfig for those there are"
-            raise TrainingError(f"'{name}' is no setting of LoRA: {hint}")
-        parts = value.split(",") if isinstance(value, str) and "," in value else value
-        values[known[name]] = _cast(name, parts, hints[known[name]])
-    return values
+    return {_LORA + name.removeprefix(_LORA): (name, hints[name]) for name in names}
+
+
+def _listed(name: str, value: Any, hint: Any) -> Any:
+    """Text as a list, where the field holds one and it is not a pattern, or a word of peft's own."""
+    kinds = _kinds(hint)
+    lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+    if not lists or not isinstance(value, str) or value.lower() in _WORDS or _PATTERN.search(value):
+        return value
+    if "," not in value and int in kinds:
+        return value
+    (part,) = typing.get_args(lists[0])
+    return [_cast(name, text.strip(), part) for text in value.split(",") if text.strip()]
 
 
 def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any]:
@@ -134,6 +177,8 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
     content = read_yaml(config_file) if config_file else {}
     settings: dict[str, Any] = {str(name).replace("-", "_"): value for name, value in content.items()}
     flags = {item.name for item in fields(RPOConfig) if bool in _kinds(item.type)}
+    if any(option.startswith(("--lora-", "--no-lora-")) for option in options):
+        flags |= {name for name, (_, hint) in _lora_options().items() if bool in _kinds(hint)}
     position = 0
     while position < len(options):
         option = options[position]
@@ -173,10 +218,17 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
                 return cast(value)
             except (ValueError, OverflowError):
                 continue
-    if isinstance(value, (dict, list)) and any(typing.get_origin(kind) is type(value) for kind in kinds):
-        return value
+    if isinstance(value, (dict, list)) and any((typing.get_origin(kind) or kind) is type(value) for kind in kinds):
+        return _with_numbers(value)
     wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not types.NoneType)
     raise TrainingError(f"{name} needs a value of type {wanted}, got '{value}'")
+
+
+def _with_numbers(value: Any) -> Any:
+    """A value as YAML has it, whose 1e-7 is a number: YAML reads it as text."""
+    if isinstance(value, dict):
+        return {name: _with_numbers(item) for name, item in value.items()}
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
 def _as_bool(value: Any) -> bool:

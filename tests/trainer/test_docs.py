@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 import rpo_data.trainer
-from rpo_data.pipelines.train import _FIXED_BY_A_RUN, train
+from rpo_data.pipelines.run_folder import FIXED_BY_A_RUN
+from rpo_data.pipelines.train import train
 from rpo_data.pipelines.train_settings import make_config, make_lora, read_settings
 from rpo_data.trainer import RPOConfig, rpo_loss
 from rpo_data.trainer.loss import LOSS_TYPES
@@ -117,7 +118,7 @@ def _as_shown(default) -> str:
 
 def test_what_a_resumed_run_must_keep_is_told_in_full():
     (told,) = re.findall(r"any of these\s+differs: (.*?)\.\n\n", PAGE, re.DOTALL)
-    assert tuple(re.findall(r"`(\w+)`", told)) == _FIXED_BY_A_RUN
+    assert tuple(re.findall(r"`(\w+)`", told)) == FIXED_BY_A_RUN
 
 
 def test_ipo_starts_where_the_page_says():

@@ -11,6 +11,7 @@ from rpo_data.pipelines import compare
 from rpo_data.pipelines import train as pipeline
 from rpo_data.pipelines.console import counted
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
+from rpo_data.pipelines.run_folder import claim, last_checkpoint
 from rpo_data.pipelines.train import make_config, read_settings, train
 from rpo_data.pipelines.train_settings import in_short
 from rpo_data.trainer import RPOTrainer
@@ -273,17 +274,19 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_passed_over(tmp_path):
         folder.mkdir()
         if state:
             (folder / "trainer_state.json").write_text(state)
-    assert pipeline.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert pipeline.last_checkpoint(tmp_path / "nowhere") is None
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_a_run_note_is_whole_or_not_there(tmp_path):
-    pipeline._claim(tmp_path / "out", {"beta": 0.1}, None)
-    assert json.loads((tmp_path / "out" / "rpo_run.json").read_text()) == {"beta": 0.1}
-    shutil.rmtree(tmp_path / "out")
-    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
-    with pytest.raises(TrainingError, match=r"its beta is not known, now it is 0\.1"):
-        pipeline._claim(tmp_path / "out", {"beta": 0.1}, str(tmp_path / "out" / "checkpoint-1"))
+    out, args = tmp_path / "out", make_config({"max_steps": 2, "use_cpu": True}, tmp_path)
+    claim(out, {"beta": 0.1}, args)
+    assert json.loads((out / "rpo_run.json").read_text()) == {"beta": 0.1, "lengths": ["max_steps 2"]}
+    shutil.rmtree(out)
+    (out / "checkpoint-1").mkdir(parents=True)
+    (out / "checkpoint-1" / "trainer_state.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"checkpoint-1 is of another run: its beta is not known, now it is 0\.1"):
+        claim(out, {"beta": 0.1}, args)
 
 
 @pytest.mark.parametrize("recipe", ["train-paper.yaml", "train-demo.yaml"])
