@@ -45,10 +45,42 @@ def test_lora_options_are_fields_of_loraconfig(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        (["--lora-target-modules", "q_proj"], "target_modules", {"q_proj"}),
+        (["--lora-target-modules", "self_attn.q_proj, lm_head,"], "target_modules", {"self_attn.q_proj", "lm_head"}),
+        (["--lora-target-modules", "all-linear"], "target_modules", "all-linear"),
+        (["--lora-target-modules", r".*\.(q|k)_proj"], "target_modules", r".*\.(q|k)_proj"),
+        (["--lora-target-modules", r".*\.\w{1,2}_proj"], "target_modules", r".*\.\w{1,2}_proj"),
+        (["--lora-modules-to-save", "lm_head"], "modules_to_save", ["lm_head"]),
+        (["--lora-modules-to-save", "none"], "modules_to_save", None),
+        (["--lora-trainable-token-indices", "1,2"], "trainable_token_indices", [1, 2]),
+        (["--lora-trainable-token-indices", "7"], "trainable_token_indices", [7]),
+        (["--lora-target-modules", "q_proj", "--lora-layers-to-transform", "1,0"], "layers_to_transform", [1, 0]),
+        (["--lora-target-modules", "q_proj", "--lora-layers-to-transform", "1"], "layers_to_transform", 1),
+        (["--lora-use-dora"], "use_dora", True),
+        (["--lora-use-rslora", "--lora-r", "4"], "use_rslora", True),
+        (["--no-lora-init-lora-weights"], "init_lora_weights", False),
+    ],
+)
+def test_lora_options_may_be_lists_and_flags(option, field, value):
+    assert getattr(make_lora(read_settings(None, option)), field) == value
+
+
+def test_one_plain_name_trains_those_modules(tiny_models, echo, settings, tmp_path):
+    lines, options = [], ["--lora-target-modules", "q_proj", "--lora-modules-to-save", "lm_head", "--lora-use-dora"]
+    given = settings | {"max_steps": 1} | read_settings(None, options)
+    train(echo, str(tiny_models["llama"]), tmp_path / "out", given, say=lines.append)
+    assert any(line.startswith("model     LoRA of rank 8 on q_proj: ") for line in lines)
+
+
+@pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"lora_rr": 4}, "'lora_rr' is no setting of LoRA: did you mean 'lora_r'?"),
         ({"lora_r": "many"}, "lora_r needs a value of type int, got 'many'"),
+        ({"lora_layers_to_transform": "1,x"}, "lora_layers_to_transform needs a value of type int, got 'x'"),
+        ({"lora_modules_to_save": 3}, "lora_modules_to_save needs a value of type list, got '3'"),
         ({"lora_r": 0}, "these adapters do not fit the model: `r` should be a positive integer"),
     ],
 )
@@ -160,6 +192,12 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
         (echo, {"loss_type": "dpo"}, "dpo", "would train with loss_type 'dpo' twice: name another loss"),
         (no_test, {}, "dpo", "needs a test split, and the dataset has none"),
         (echo, {}, "dbo", "loss_type 'dbo' is not known: did you mean 'dpo'?"),
+        (
+            echo,
+            {"push_to_hub": True},
+            "dpo",
+            "--compare does not go with push_to_hub, the second model would replace the",
+        ),
     ]
     for data, more, other, sentence in cases:
         with pytest.raises(TrainingError) as caught:
@@ -170,6 +208,43 @@ def test_what_cannot_be_compared_is_one_sentence(tiny_models, make, echo, settin
     with pytest.raises(TrainingError, match="loss_type 'dpo' needs pairs, the dataset has responses"):
         compare(data, model, out, settings)
     assert not out.exists()
+
+
+def test_runs_of_two_lengths_are_not_compared(tiny_models, echo, settings, tmp_path, monkeypatch):
+    model, out = str(tiny_models["qwen2"]), tmp_path / "out"
+    train(echo, model, out, settings | {"max_steps": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr("rpo_data.pipelines.compare.train", None)  # neither run begins
+        sentence = (
+            "out was asked for max_steps 2, now for max_steps 4: the two runs would not have the same steps; choose"
+        )
+        with pytest.raises(TrainingError, match=sentence):
+            compare(echo, model, out, settings)
+        train(echo, model, out, settings)  # goes on, under a schedule made anew
+        with pytest.raises(TrainingError, match=sentence):
+            compare(echo, model, out, settings)
+    note = out / "rpo_run.json"
+    older = {name: value for name, value in json.loads(note.read_text()).items() if name != "lengths"}
+    note.write_text(json.dumps(older))
+    lines = []
+    compare(echo, model, out, settings | {"max_steps": 2}, say=lines.append)
+    assert "held out  4 pairs, 4 steps and 2 steps" in lines
+
+
+def test_a_second_folder_of_another_run_is_refused_before_the_first_run(
+    tiny_models, echo, settings, tmp_path, monkeypatch
+):
+    settings, out = settings | {"max_steps": 1}, tmp_path / "out"
+    (out / "compare-dpo").mkdir(parents=True)
+    (out / "rpo_run.json").write_text("{}")
+    train(echo, str(tiny_models["qwen2"]), out / "compare-dpo", settings | {"loss_type": "dpo"})
+    monkeypatch.setattr("rpo_data.pipelines.compare.train", None)  # no run begins
+    with pytest.raises(
+        TrainingError, match=r"compare-dpo/checkpoint-1 is of another run: its beta is 0.1, now it is 0.3"
+    ):
+        compare(echo, str(tiny_models["qwen2"]), out, settings | {"beta": 0.3})
+    with pytest.raises(TrainingError, match=r"compare-dpo/checkpoint-1 is of another run: its model is Qwen2"):
+        compare(echo, str(tiny_models["llama"]), out, settings)
 
 
 def test_help_names_every_loss_and_every_option_of_rpoconfig():

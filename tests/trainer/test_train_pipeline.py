@@ -4,16 +4,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rpo_data import Recipe, build
 from rpo_data.errors import RpoDataError, TrainingError
 from rpo_data.pipelines import compare
 from rpo_data.pipelines import train as pipeline
 from rpo_data.pipelines.console import counted
+from rpo_data.pipelines.run_folder import check_folder, claim, last_checkpoint
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
-from rpo_data.pipelines.run_folder import claim, last_checkpoint
 from rpo_data.pipelines.train import make_config, read_settings, train
-from rpo_data.pipelines.train_settings import in_short
+from rpo_data.pipelines.train_settings import check_metric, in_short
 from rpo_data.trainer import RPOTrainer
 
 
@@ -168,10 +170,175 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_models, echo, settings, tmp
     train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
     with pytest.raises(TrainingError, match=r"checkpoint-2 is of another run: its beta is 0.1, now it is 0.5; choose"):
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2, "beta": 0.5})
+    with pytest.raises(TrainingError, match=r"of another run: its adam_beta2 is 0.999, now it is 0.9; choose"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2, "adam_beta2": 0.9})
     with pytest.raises(TrainingError, match=r"another run: its model is Qwen2.*now it is Llama"):
         train(echo, str(tiny_models["llama"]), tmp_path / "out", settings | {"max_steps": 2})
     again = train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
     assert again["steps"] == 2  # finished: nothing is trained twice
+
+
+@pytest.fixture
+def no_trainer(monkeypatch):
+    """What is refused under this fixture was refused before tokenising and scoring."""
+
+    def too_late(*args, **kwargs):
+        raise AssertionError("an RPOTrainer was made")
+
+    return lambda: monkeypatch.setattr(pipeline, "RPOTrainer", too_late)
+
+
+def test_another_dataset_or_model_is_refused_before_tokenising(tiny_models, make, echo, settings, tmp_path, no_trainer):
+    out, settings = tmp_path / "out", settings | {"max_steps": 1, "bf16": True}
+    train(echo, str(tiny_models["qwen2"]), out, settings)
+    rows = {split: make.echo_pairs(4, seed) for seed, split in enumerate(("train", "test"), start=7)}
+    groups = {split: make.paired_groups(split, [[[0, 1, 2, 3]]]) for split in rows}
+    no_trainer()
+    with pytest.raises(
+        TrainingError, match=r"checkpoint-1 is of another run: its dataset is \w+, now it is \w+; choose"
+    ):
+        train(make.dataset(rows, groups), "no model", out, settings)
+    with pytest.raises(
+        TrainingError, match=r"is of another run: its model is Qwen2\S+-float32, now it is Llama\S+-float32"
+    ):
+        train(echo, str(tiny_models["llama"]), out, settings)
+    with pytest.raises(AssertionError, match="an RPOTrainer was made"):
+        train(echo, str(tiny_models["qwen2"]), out, settings)
+
+
+def test_adapters_that_change_how_the_base_is_kept_are_gone_on_with(tiny_models, echo, settings, tmp_path):
+    settings |= {"max_steps": 1, "lora_trainable_token_indices": "1,2"}  # peft wraps the embeddings
+    for _ in range(2):
+        assert train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            {"optim": "galore_adamw"},
+            "cannot go on with these settings (ImportError: You need to install `galore_torch`",
+        ),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "ValueError: One of min_lr or min_lr_rate should be set"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": '{"foo": 1}'}, "unexpected keyword argument 'foo'"),
+        ({"adam_beta1": 2}, "Invalid beta parameter at index 0: 2.0"),
+        ({"num_train_epochs": 0}, "the run would take no step: raise max_steps or num_train_epochs"),
+    ],
+)
+def test_a_run_that_cannot_step_is_refused_before_tokenising(
+    tiny_models, echo, settings, tmp_path, no_trainer, more, sentence
+):
+    no_trainer()
+    with pytest.raises(TrainingError) as caught:
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | more)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "warmup_stable_decay", "cosine_with_min_lr", "polynomial", "constant", "greedy"]
+)
+def test_optimizers_and_schedules_that_work_pass_the_trial(name, tmp_path):
+    kwargs = {"warmup_stable_decay": {"num_decay_steps": 2}, "cosine_with_min_lr": {"min_lr": "1e-7"}}
+    given = {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": kwargs.get(name),
+        "warmup_steps": 3,
+        "eval_strategy": "epoch",
+    }
+    for optim in ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "rmsprop"):
+        for length in ({"max_steps": 2}, {"num_train_epochs": 2}):
+            args = make_config(given | length | {"optim": optim, "use_cpu": True}, tmp_path)
+            pipeline._try_optimizer(args, torch.nn.Linear(1, 1))
+
+
+def test_a_folder_of_adapters_is_refused_as_soon_as_it_is_loaded(tiny_models, echo, settings, tmp_path, no_trainer):
+    settings |= {"max_steps": 1}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "adapters", settings | {"lora_r": 4})
+    no_trainer()
+    for more in ({}, {"lora_r": 4}):
+        with pytest.raises(TrainingError, match=r"adapters' holds adapters, which are read frozen: merge them first"):
+            train(echo, str(tmp_path / "adapters"), tmp_path / "out", settings | more)
+
+
+def test_a_checkpoint_without_optimizer_is_not_gone_on_from(tiny_models, echo, settings, tmp_path):
+    settings |= {"max_steps": 1, "save_only_model": True}
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    with pytest.raises(TrainingError, match=r"checkpoint-1 holds no state of the optimizer \(save_only_model\)"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    (tmp_path / "out" / "checkpoint-1" / "optimizer_0").mkdir()  # as fsdp leaves it
+    check_folder(tmp_path / "out")
+
+
+def test_every_length_a_run_was_asked_for_is_noted(tiny_models, echo, settings, tmp_path):
+    for length in ({"max_steps": 2}, {"max_steps": 2}, {"num_train_epochs": 0.75}):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | length)
+    note = json.loads((tmp_path / "out" / "rpo_run.json").read_text())
+    assert note["lengths"] == ["max_steps 2", "num_train_epochs 0.75"]
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 1, "save_strategy": "no"})
+    train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 2, "save_strategy": "no"})
+    note = json.loads((tmp_path / "fresh" / "rpo_run.json").read_text())
+    assert note["lengths"] == ["max_steps 2"]  # begun anew, since there was no checkpoint
+
+
+@pytest.fixture(scope="module")
+def thumbs(tmp_path_factory, cache_dir):
+    """Responses judged one by one: every prompt with one, and every prompt with a liked and a disliked one."""
+    folder, found = tmp_path_factory.mktemp("thumbs"), {}
+    for name, labels in (("single", [[n % 2 == 0] for n in range(24)]), ("double", [[True, False]] * 12)):
+        rows = [(n, label) for n, given in enumerate(labels) for label in given]
+        lines = [{"prompt": f"word {n}?", "completion": "yes" if y else "no", "label": y} for n, y in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        recipe = Recipe(embedder="static", mode="unpaired", group_size=4, test_fraction=0.4, duplicate_score=1.001)
+        found[name] = build(folder / f"{name}.jsonl", folder / name, recipe, cache_dir=cache_dir)
+    return found
+
+
+def test_without_pairs_the_accuracy_is_that_across_prompts(tiny_models, thumbs, settings, tmp_path):
+    lines, model = [], str(tiny_models["qwen2"])
+    given = settings | {"max_steps": 1}
+    results = compare.compare(thumbs["single"], model, tmp_path / "out", given, "uniform", say=lines.append)
+    after = results["rpo"]["after"]
+    assert "eval_rewards/accuracies" not in after
+    figure = f"{after['eval_rewards/cross_prompt_accuracies']:.3f}"
+    said = [line for line in lines if line.startswith("held out") and "after:" in line]
+    assert said[0].endswith(f"after:  loss {after['eval_loss']:.4f}  accuracy across prompts {figure}")
+    table = lines[next(n for n, line in enumerate(lines) if line.endswith("1 step each")) + 1 :]
+    assert [line.split("  ")[0] for line in table[1:]] == ["accuracy across prompts", "loss (its own)"]
+    assert table[1].split()[3:5] == ["0.500", figure]
+
+
+def test_metrics_of_pairs_are_known_where_a_held_out_group_has_one(tiny_models, thumbs, echo, settings, tmp_path):
+    wrong = settings | {"metric_for_best_model": "rewards/margins"}
+    with pytest.raises(
+        TrainingError, match=r"needs two responses to a prompt.*: use one of loss, rewards/cross_prompt"
+    ):
+        train(thumbs["single"], "no model", tmp_path / "out", wrong)
+    check_metric("rewards/cross_prompt_accuracies", thumbs["single"])
+    given = settings | {"max_steps": 1}
+    after = train(thumbs["double"], str(tiny_models["qwen2"]), tmp_path / "out", given)["after"]
+    for data in (thumbs["double"], echo):
+        for name in ("rewards/margins", "eval_rewards/accuracies", "logps/chosen"):
+            check_metric(name, data)
+            assert f"eval_{name.removeprefix('eval_')}" in after
+
+
+def test_a_mapping_in_yaml_is_as_good_as_json_text(tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text(
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-7}\nactivation_checkpointing_kwargs: "
+        "{use_reentrant: false}\naccelerator_config: {split_batches: false, gradient_accumulation_kwargs: {a: 2e-3}}\n"
+    )
+    text = {
+        "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": '{"min_lr": 1e-7}',
+        "activation_checkpointing_kwargs": '{"use_reentrant": false}',
+        "accelerator_config": '{"split_batches": false, "gradient_accumulation_kwargs": {"a": 2e-3}}',
+    }  # fmt: skip
+    one, other = (make_config(given | {"use_cpu": True}, tmp_path) for given in (read_settings(file, []), text))
+    assert one.lr_scheduler_kwargs == {"min_lr": 1e-7}
+    for name in text:
+        assert getattr(one, name) == getattr(other, name)
 
 
 def test_texts_become_what_the_field_holds(tmp_path):
@@ -203,6 +370,8 @@ def test_texts_become_what_the_field_holds(tmp_path):
         ({"beta": None}, "beta needs a value of type float, got 'None'"),
         ({"bf16": "maybe"}, "bf16 needs a value of type bool, got 'maybe'"),
         ({"output_dir": "x"}, "'output_dir' cannot be set: it is what --out says"),
+        ({"eval_on_start": True}, "'eval_on_start' cannot be set: the test split is measured before the first step"),
+        ({"disable_tqdm": "false"}, "'disable_tqdm' cannot be set: a line a step is shown instead of a bar"),
         ({"lr_scheduler_type": "zigzag"}, "these training settings cannot work: zigzag is not a valid SchedulerType"),
         ({"loss_type": "sigmoid"}, "loss_type 'sigmoid' is not known"),
     ],
