@@ -1,5 +1,6 @@
 """What the commands of the command line share: printing, progress, recipe keys as options, and how they stop."""
 
+import gc
 import inspect
 import time
 from collections.abc import Callable, Sequence
@@ -39,9 +40,10 @@ def need_extra(extra: str, *modules: str) -> None:
 
 
 def leave_processes() -> None:
-    """Close the connections to the other processes of torchrun: their threads, at work while Python ends, may abort it."""
+    """End the threads that speak with the other processes of torchrun: at work while Python ends, they may abort it."""
     from accelerate import PartialState
 
+    gc.collect()  # a trainer that is done still holds them: it is part of cycles
     PartialState().destroy_process_group()
 
 

@@ -61,7 +61,8 @@ def score(
     logging.getLogger("rpo_data.trainer.tokenize").setLevel(logging.ERROR)  # what it would warn of is said below
     held_out = dataset if "test" in dataset.splits else None
     with tempfile.TemporaryDirectory() as unused, _one_sentence():  # a trainer makes its output folder
-        trainer = RPOTrainer(model, make_config(settings, Path(unused)), dataset, held_out, progress=progress)
+        args = make_config(settings, Path(unused)).for_scoring(unused)
+        trainer = RPOTrainer(model, args, dataset, held_out, progress=progress)
     splits = [groups for groups in (trainer.train_dataset, trainer.eval_dataset) if groups is not None]
     if not trainer.is_world_process_zero():
         say = _silent

@@ -91,8 +91,8 @@ def open_store(cache_dir: str | Path | None, model: str) -> ReferenceStore:
     owner = _owner(folder)
     if owner not in (None, model):
         raise TrainingError(
-            f"{folder} holds the log-probs of another model ({owner}, and this one is {model}): give another folder, or "
-            "that model"
+            f"{folder} holds the log-probs of another model or number type ({owner}, and this one is {model}): give another "
+            "folder, or that model"
         )
     return ReferenceStore(folder, model)
 

@@ -1,6 +1,8 @@
 """RPOConfig: transformers.TrainingArguments plus what this loss needs."""
 
+import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import inf
@@ -16,13 +18,19 @@ from rpo_data.weights import Normalize
 
 _CHOICES = {"loss_type": LOSS_TYPES, "normalize": get_args(Normalize)}
 _COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda v: v is None or (isinstance(v, int) and v >= least)
+
+
 _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beta": (lambda v: 0 < v < inf, "it must be greater than 0 and finite (paper: 0.1)"),
     "temperature": (lambda v: v is None or 0 < v < inf, "it must be greater than 0 and finite"),
     "diagonal_alpha": (lambda v: 0 <= v <= 1, "it is a share, between 0 and 1 (paper: 0.8)"),
-    "max_length": (lambda v: v is None or v >= 4, "prompt and response need at least 4 tokens; none sets no limit"),
+    "max_length": (_whole(4), "prompt and response need at least 4 tokens; none sets no limit"),
     **dict.fromkeys(_COUNTS, (lambda v: v >= 1, "it must be at least 1")),
-    "micro_batch_size": (lambda v: v is None or v >= 1, "it must be at least 1; none takes a batch whole"),
+    "micro_batch_size": (_whole(1), "it must be at least 1; none takes a batch whole"),
     "learning_rate": (lambda v: 0 <= v < inf, "it must be finite and not negative"),
     "seed": (lambda v: 0 <= v < 2**32, "it must be at least 0 and below 2^32"),
     "remove_unused_columns": (lambda v: not v, "a row is a whole contrast group; leave it off"),
@@ -34,6 +42,8 @@ _LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a row is a whole contrast group; use random or sequential",
     ),
     "n_gpu": (lambda v: v <= 1, "it cuts batches up; start a process a GPU (torchrun), or set CUDA_VISIBLE_DEVICES=0"),
+    "fp16": (lambda v: not v or torch.accelerator.is_available(), "it needs a GPU, a CPU would not heed it; use bf16"),
+    "auto_find_batch_size": (lambda v: not v, "a batch too large is one sentence here; set micro_batch_size instead"),
     "accelerator_config": (lambda v: not v.dispatch_batches, "dispatch_batches cuts batches up; leave it off"),
     "bf16_full_eval": (lambda v: not v, "it changes the policy's number type for good; use bf16"),
     "fp16_full_eval": (lambda v: not v, "it changes the policy's number type for good; use fp16"),
@@ -87,5 +97,15 @@ class RPOConfig(TrainingArguments):
                 hint = f"did you mean '{near[0]}'? " if near else ""
                 raise TrainingError(f"{name} '{value}' is not known: {hint}it is one of {', '.join(choices)}")
         for name, (works, why) in _LIMITS.items():
-            if not works(getattr(self, name)):
-                raise TrainingError(f"{name} {getattr(self, name)} cannot work: {why}")
+            value = getattr(self, name)
+            with suppress(TypeError):  # of a text where a number belongs
+                if works(value):
+                    continue
+            raise TrainingError(f"{name} {value!r} cannot work: {why}")
+
+    def for_scoring(self, output_dir: str) -> "RPOConfig":
+        """The same settings for a trainer that scores the reference and is then done: it reports and pushes nothing."""
+        settings = copy.copy(self)
+        settings.output_dir, settings.report_to, settings.push_to_hub = output_dir, [], False
+        settings.eval_strategy, settings.load_best_model_at_end = "no", False
+        return settings

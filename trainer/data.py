@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from typing import cast
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 
 from rpo_data.dataset import ContrastDataset
@@ -94,15 +93,19 @@ class GroupDataset(torch.utils.data.Dataset[Group]):
             labels=() if self._labels is None else self._labels[[0, 1], np.stack([win_row, loss_row], axis=1)].tolist(),
         )
 
-    def largest(self, count: int) -> list[int]:
-        """Rows of the groups with the most tokens, of the view in use."""
-        table = self._groups.with_format("arrow")[:]
-        lengths, tokens = self.pairs.sequences.lengths, np.zeros(len(self))
-        for name, numbers in (("win_rows", self.pairs.chosen), ("loss_rows", self.pairs.rejected)):
-            rows = table[name].combine_chunks()
-            starts = np.cumsum([0, *pc.list_value_length(rows).to_numpy()[:-1]])
-            tokens += np.add.reduceat(lengths[numbers[rows.flatten().to_numpy()]], starts)
-        return np.argsort(-tokens, kind="stable")[:count].tolist()
+    def largest(self, count: int) -> list[Group]:
+        """The groups with the most tokens, of all views, with their reference log-probs of now."""
+        lengths, chosen, rejected = self.pairs.sequences.lengths, self.pairs.chosen, self.pairs.rejected
+        now, found = self.view, []
+        for view in range(self.views):
+            self.set_view(view)
+            table = self._groups.with_format("arrow")[:]
+            rows = zip(table["win_rows"].to_pylist(), table["loss_rows"].to_pylist(), strict=True)
+            tokens = [lengths[chosen[wins]].sum() + lengths[rejected[losses]].sum() for wins, losses in rows]
+            order = np.argsort(-np.array(tokens), kind="stable")[:count].tolist()
+            found += [(-tokens[row], view, row, self[row]) for row in order]
+        self.set_view(now)
+        return [group for *_, group in sorted(found, key=lambda item: item[:3])[:count]]
 
     def _weights(self, group: dict[str, list]) -> np.ndarray:
         """Weights of a group's cells, float32 (wins, losses): as stored, or anew, with the same cells masked."""

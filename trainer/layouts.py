@@ -22,6 +22,8 @@ _FLEX_TOKENS = 8192
 """With fewer in a pass FlexAttention does not pay (docs/training.md, "How fast")."""
 
 _WITH_MASKS = ("sdpa", "flex_attention", PART_BY_PART)
+Way = tuple[Layout, str | None, str]
+_NOT_FINITE = "the model gives log-probs that are not finite: its weights are damaged, or need a wider dtype"
 _EXACT, _ROUGH = 1e-5, 2e-2
 """Of 16-bit log-probs padding alone moves a sum of 50 by half a percent."""
 
@@ -62,20 +64,19 @@ def fit_layout(collator: GroupCollator, model: PreTrainedModel, group: Group, sh
     Raises:
         TrainingError: memory cannot hold the group.
     """
-    if model.config.get_text_config()._attn_implementation in ("eager", *_WITH_MASKS):  # those of float32
+    ways = _ways_to_try(collator, model, group, share_prompts)
+    if ways[-1][1] in ("eager", *_WITH_MASKS):  # those of float32
         with suppress(TrainingError, torch.OutOfMemoryError), _in_float32(model):  # memory may hold 16 bits alone
-            return _first_right(collator, model, group, share_prompts, _EXACT)
-    return _first_right(collator, model, group, share_prompts, _ROUGH)
+            return _first_right(collator, model, group, ways, _EXACT)
+    return _first_right(collator, model, group, ways, _ROUGH)
 
 
-def _ways_to_try(
-    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool
-) -> list[tuple[Layout, str | None, str]]:
+def _ways_to_try(collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool) -> list[Way]:
     """Layouts and attentions, the fastest first, and what a warning says where one fails."""
     attention = model.config.get_text_config()._attn_implementation
     if attention == PART_BY_PART:  # of an earlier trainer
         attention = "sdpa"
-    ways: list[tuple[Layout, str | None, str]] = [("packed", attention, "sequences are padded")]
+    ways: list[Way] = [("packed", attention, "sequences are padded")]
     if share_prompts:
         ways.insert(0, ("trees", attention, "prompts are not shared"))
     if share_prompts and attention == "sdpa" and layout_refusal(model, "trees") is None:
@@ -89,12 +90,11 @@ def _ways_to_try(
 
 
 def _first_right(
-    collator: GroupCollator, model: PreTrainedModel, group: Group, share_prompts: bool, tolerance: float
+    collator: GroupCollator, model: PreTrainedModel, group: Group, ways: list[Way], tolerance: float
 ) -> GroupCollator:
     padded, config = replace(collator, layout="padded", one_row=False), model.config.get_text_config()
-    first = config._attn_implementation
     alone: Tensor | None = None
-    for layout, attention, otherwise in _ways_to_try(collator, model, group, share_prompts):
+    for layout, attention, otherwise in ways:
         one_row = attention not in ("sdpa", "eager")  # others skip what is masked
         fitted = replace(collator, layout=layout, one_row=one_row)
         reason = layout_refusal(model, layout)
@@ -102,14 +102,11 @@ def _first_right(
             if alone is None:
                 alone = evaluated_logprobs(model, replace(padded, micro_batch_size=1)([group])["pieces"])
                 if not alone.isfinite().all():
-                    return padded  # damaged weights, of which others tell
+                    raise TrainingError(_NOT_FINITE)
             try:
                 if attention != config._attn_implementation:
                     config._attn_implementation = attention
                 difference = evaluated_logprobs(model, fitted([group])["pieces"]) - alone
-            except TrainingError:
-                config._attn_implementation = first
-                raise
             except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
                 reason = " ".join(str(error).split())[:200]
             else:

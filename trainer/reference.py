@@ -67,7 +67,7 @@ def reference_logprobs(
         if not np.isfinite(logps[chunk]).all():
             place = first_row(groups, chunk[~np.isfinite(logps[chunk])])
             raise TrainingError(
-                f"the log-prob of {place} is not finite: the reference is damaged or overflows its dtype"
+                f"the log-prob of {place} is not finite: the reference is damaged, or needs a wider dtype"
             )
         if main:
             store.write([sequences.keys[row] for row in chunk], logps[chunk])

@@ -44,6 +44,18 @@ class ViewSwitch(TrainerCallback):
         self.dataset.set_view(int(state.epoch or 0) % self.dataset.views)
 
 
+class FiniteLoss(TrainerCallback):
+    """Ends a run before it saves weights behind a loss that is not finite."""
+
+    def __init__(self, trainer: "RPOTrainer") -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Look at all losses since the last log, where a checkpoint or the end is next."""
+        if control.should_save or control.should_training_stop:
+            _check_finite(float(self.trainer._train_totals[:2].sum()), state.global_step)
+
+
 class RPOTrainer(Trainer):
     """Train a policy on the contrast groups of a dataset (arXiv 2402.10958).
 
@@ -81,6 +93,7 @@ class RPOTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         args = args or RPOConfig()
+        progress = None if getattr(args, "process_index", 0) else progress  # the main process speaks for all
         if not isinstance(args, RPOConfig):
             raise TrainingError(f"args are {type(args).__name__}: give an RPOConfig, which takes the same settings")
         if getattr(model, "is_distributed_loading_by_transformers", False):
@@ -106,6 +119,7 @@ class RPOTrainer(Trainer):
         callbacks = [*([] if train is None else [ViewSwitch(train)]), *(callbacks or [])]
         how = {"processing_class": tokenizer, "callbacks": callbacks, "optimizers": optimizers}
         super().__init__(model, args, collator, train, test, **how)
+        self.add_callback(FiniteLoss(self))
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
         _check_distribution(args, self.accelerator.distributed_type)
@@ -159,7 +173,7 @@ class RPOTrainer(Trainer):
         """
         self._tried, totals = True, self._train_totals.clone()
         groups, device = self.train_dataset, self.args.device
-        batch = self.data_collator([groups[row] for row in groups.largest(self.args.per_device_train_batch_size)])
+        batch = self.data_collator(groups.largest(self.args.per_device_train_batch_size))
         counts = cell_counts(batch["cell_own"], batch["cell_importance"]).to(device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             self.training_step(self.model_wrapped, batch, counts)
@@ -241,15 +255,14 @@ class RPOTrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         totals = torch.cat(self._eval_totals).double().sum(dim=0)
         exact = {"loss": mean_loss(totals, self.args.loss_type, self.args.diagonal_alpha), **mean_metrics(totals)}
+        _check_finite(exact["loss"], self.state.global_step)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in exact.items()})
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Stock, with the metrics of all pairs since the last training log."""
         if "loss" in logs:
-            loss, step = logs["loss"], self.state.global_step
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} at step {step}: lower the learning rate, or clip gradients")
+            _check_finite(logs["loss"], self.state.global_step)
             logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
@@ -295,6 +308,11 @@ class RPOTrainer(Trainer):
                 reference, groups, store, self.accelerator, collator, size, progress
             )
             self.reference_computed += computed
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss is {loss} at step {step}: lower the learning rate, or clip gradients")
 
 
 def _group_dataset(

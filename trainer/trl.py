@@ -12,7 +12,6 @@ TRL (1.16) ignores or refuses ready-made columns; two overrides make it read the
 with `DPOConfig(precompute_ref_log_probs=True, max_length=None, bf16=…)`, the number type being that of the scoring.
 """
 
-import copy
 import tempfile
 from pathlib import Path
 
@@ -57,8 +56,7 @@ def to_trl(
         raise DatasetError(f"the dataset has no split '{split}', it has {', '.join(dataset.splits)}")
     rows = dataset.pairs[split]
     with tempfile.TemporaryDirectory() as folder:
-        settings = copy.copy(args or RPOConfig())
-        settings.output_dir, settings.report_to, settings.push_to_hub = folder, [], False
+        settings = (args or RPOConfig()).for_scoring(folder)
         settings.loss_type = "dpo"  # log-probs of completions alone, which `joint` would not give
         train, test = (dataset, None) if split == "train" else (None, dataset)
         trainer = RPOTrainer(model, settings, train, test, processing_class, progress=progress)

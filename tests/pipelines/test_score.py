@@ -3,9 +3,11 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from datasets import DatasetDict
 from tests_support import pair
 
 from rpo_data import Recipe, build, load
@@ -90,7 +92,7 @@ def test_another_model_is_refused_by_its_store(run, tmp_path):
     status, out, errors = run("--out", tmp_path / "store", model="other")
     assert (status, out) == (1, "")
     assert errors.count("\n") == 1
-    assert "store holds the log-probs of another model (Qwen2ForCausalLM-" in errors
+    assert "store holds the log-probs of another model or number type (Qwen2ForCausalLM-" in errors
     assert sorted((tmp_path / "store").iterdir()) == before
 
 
@@ -169,6 +171,14 @@ def test_mixed_precision_is_verified_too(data, folders, tmp_path):
     made = score(data, str(folders / "model"), {"use_cpu": True, "bf16": True}, out=tmp_path, verify=1000)
     assert made["model"].endswith("-float32-bf16")
     assert 0 <= made["largest"] <= TOLERANCE["bf16"][0]
+
+
+def test_settings_of_a_training_run_have_no_effect(data, folders, tmp_path):
+    """No repository is made, no reporter is looked for, and no test split is asked for."""
+    settings = {"use_cpu": True, "push_to_hub": True, "report_to": "wandb", "eval_strategy": "steps"}
+    only_train = replace(data, **{name: DatasetDict(train=getattr(data, name)["train"]) for name in ("rows", "groups")})
+    made = score(only_train, str(folders / "model"), settings, out=tmp_path)
+    assert made["computed"] == made["sequences"] > 0
 
 
 def test_joint_log_probs_are_verified_as_they_were_scored(run, tmp_path):

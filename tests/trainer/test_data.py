@@ -242,8 +242,13 @@ def test_losses_are_refused_where_the_dataset_lacks_what_they_need(make, echo, t
 
 def test_the_largest_groups_by_tokens(make, groups_of):
     rows = [make.pair_row(n, "word " * length, "yes", "no") for n, length in enumerate([3, 9, 1, 4, 9, 2])]
-    groups = groups_of(
-        make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 2], [1, 3], [4], [5]]])})
-    )
-    assert groups.largest(2) == [1, 2]
-    assert groups.largest(9) == [1, 2, 0, 3]
+    members = [[[0, 2], [1, 3], [4], [5]], [[1, 4], [3], [0, 5], [2]]]
+    groups = groups_of(make.dataset({"train": rows}, {"train": make.paired_groups("train", members)}, views=2))
+    expected = []
+    for view, row in ((1, 0), (0, 1), (0, 2)):  # prompts of 9 + 9, 9 + 4 and 9 words
+        groups.set_view(view)
+        expected.append([*groups[row].completions])
+    groups.set_view(1)
+    assert [[*group.completions] for group in groups.largest(3)] == expected
+    assert groups.view == 1
+    assert len(groups.largest(9)) == 8

@@ -185,11 +185,12 @@ def test_a_store_is_a_cache_dir_of_its_model(tiny_models, echo, config, scored, 
     assert scored == []
     assert again.reference_folder == tmp_path / "shared"
     with pytest.raises(
-        TrainingError, match=r"shared holds the log-probs of another model \(Qwen2.*, and this one is Lla"
+        TrainingError,
+        match=r"shared holds the log-probs of another model or number type \(Qwen2.*, and this one is Lla",
     ):
         RPOTrainer(tiny_models["llama"], config(cache_dir=str(tmp_path / "shared")), echo)
     with pytest.raises(
-        TrainingError, match=r"of another model \(.*-float32, and this one is .*-float32-bf16\)"
+        TrainingError, match=r"of another model or number type \(.*-float32, and this one is .*-float32-bf16\)"
     ) as caught:
         RPOTrainer(tiny_models["qwen2"], config(cache_dir=str(tmp_path / "shared"), bf16=True), echo)
     assert "\n" not in str(caught.value)
@@ -200,7 +201,7 @@ def test_log_probs_that_are_not_finite_name_the_first_row(tiny_models, make, con
     rows = make.echo_pairs(6, seed=1)
     rows[3]["rejected"][0]["content"] += " ~"
     rows[4]["chosen"][0]["content"] += " ~"
-    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[list(range(6))]])})
+    data = make.dataset({"train": rows}, {"train": make.paired_groups("train", [[[0, 1, 2], [3, 4, 5]]])})
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
     tokenizer = AutoTokenizer.from_pretrained(tiny_models["llama"])
     (token,) = tokenizer("~")["input_ids"]

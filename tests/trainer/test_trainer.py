@@ -408,11 +408,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_models, echo, config):
         trainer.train()
 
 
+def test_nothing_is_saved_behind_a_loss_that_is_not_finite(tiny_models, echo, config, tmp_path):
+    """Neither a checkpoint nor an evaluation passes it by, wherever the log would have told of it later."""
+    broken = {"max_steps": 9, "learning_rate": 1e30, "max_grad_norm": 0, "output_dir": str(tmp_path / "run")}
+    args = config(save_strategy="steps", save_steps=3, logging_strategy="no", **broken)
+    trainer = RPOTrainer(tiny_models["qwen2"], args, echo, echo)
+    with pytest.raises(TrainingError, match=r"the loss is .* at step 3: lower the learning rate"):
+        trainer.train()
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    with pytest.raises(TrainingError, match=r"the loss is .* at step 3"):
+        trainer.evaluate()
+    trainer = RPOTrainer(tiny_models["qwen2"], config(save_strategy="no", logging_strategy="no", **broken), echo)
+    with pytest.raises(TrainingError, match=r"the loss is .* at step 9"):
+        trainer.train()
+
+
+def test_a_damaged_policy_is_refused_beside_a_sound_reference(tiny_models, echo, config):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = math.nan
+    with pytest.raises(TrainingError, match="log-probs that are not finite: its weights are damaged"):
+        RPOTrainer(model, config(), echo, ref_model=str(tiny_models["qwen2"]))
+
+
 def test_a_damaged_reference_is_refused_and_not_stored(tiny_models, echo, config, tmp_path, caplog):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen2"])
     with torch.no_grad():
         next(model.parameters())[0, 0] = math.nan
-    with pytest.raises(TrainingError, match="is not finite: the reference is damaged"):
+    with pytest.raises(TrainingError, match="log-probs that are not finite: its weights are damaged"):
         RPOTrainer(model, config(cache_dir=str(tmp_path)), echo)
     assert not list(tmp_path.rglob("*.arrow"))
     assert "slower" not in caplog.text  # no word on layouts, which are not at fault
@@ -431,6 +454,12 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"loss_type": "diagnal"}, "loss_type 'diagnal' is not known: did you mean 'diagonal'.*rpo, uniform, dpo"),
         ({"beta": 0.0}, "beta 0.0 cannot work: it must be greater than 0"),
         ({"beta": math.nan}, "beta nan cannot work"),
+        ({"beta": "0.1"}, "beta '0.1' cannot work"),
+        ({"diagonal_alpha": None}, "diagonal_alpha None cannot work"),
+        ({"max_length": 64.5}, "max_length 64.5 cannot work"),
+        ({"micro_batch_size": 2.5}, "micro_batch_size 2.5 cannot work"),
+        ({"fp16": True}, "fp16 True cannot work: it needs a GPU"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size True cannot work"),
         ({"temperature": 0.0}, "temperature 0.0 cannot work: it must be greater than 0"),
         ({"temperature": math.nan}, "temperature nan cannot work"),
         ({"normalize": "rows"}, "normalize 'rows' is not known: did you mean 'row'. it is one of row, sinkhorn, none"),
@@ -441,7 +470,7 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),
         (
             {"train_sampling_strategy": "group_by_length"},
-            "strategy group_by_length cannot.*use random or sequential",
+            "strategy 'group_by_length' cannot.*use random or sequential",
         ),
         ({"bf16_full_eval": True}, "for good; use bf16"),
         ({"dataloader_drop_last": True}, "would leave groups out of the evaluation"),

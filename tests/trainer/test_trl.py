@@ -87,6 +87,13 @@ def test_log_probs_are_of_completions_whatever_the_loss(tiny_models, echo, confi
     assert joint["ref_chosen_logps"][:] == plain["ref_chosen_logps"][:]
 
 
+def test_settings_of_a_training_run_are_of_no_effect(tiny_models, make, config):
+    data = make.dataset({"train": make.echo_pairs(4, seed=3)}, {"train": make.paired_groups("train", [[[0, 1, 2, 3]]])})
+    args = config(eval_strategy="steps", push_to_hub=True, load_best_model_at_end=True, save_strategy="steps")
+    assert len(to_trl(data, tiny_models["llama"], args)) == 4
+    assert args.push_to_hub  # they are still what they were
+
+
 def test_what_teaches_nothing_is_left_out_and_the_rest_keeps_its_order(tiny_models, make, config):
     rows = make.echo_pairs(4, seed=3)
     rows[1]["rejected"] = rows[1]["chosen"]

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.pipelines.console import leave_processes
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.trainer import RPOConfig, RPOTrainer
 
@@ -80,4 +81,5 @@ if trainer.is_world_process_zero():
     processes = trainer.accelerator.num_processes
     result = {"losses": results, "best": best_model, "refused": refused, "files": files, "processes": processes}
     (out / "result.json").write_text(json.dumps(result))
-trainer.end()
+del trainer, unshared
+leave_processes()

@@ -13,6 +13,7 @@ from transformers.distributed import DistributedConfig
 
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
+from rpo_data.pipelines.console import leave_processes
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.trainer import RPOConfig, RPOTrainer
 
@@ -108,4 +109,5 @@ if sharded:
         refusal(evaluate=True),
     ]
 Path(out, f"rank-{trainer.accelerator.process_index}.json").write_text(json.dumps(results))
-trainer.end()
+del trainer, again
+leave_processes()

@@ -9,6 +9,7 @@ from datasets import load_from_disk
 from transformers import TrainerCallback
 
 from rpo_data.dataset import ContrastDataset
+from rpo_data.pipelines.console import leave_processes
 from rpo_data.schemas.manifest import Manifest
 from rpo_data.trainer import RPOConfig, RPOTrainer
 
@@ -45,4 +46,5 @@ weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model
 processes = trainer.accelerator.num_processes
 result = {"views": Watch.seen, "losses": losses, "weights": weights, "processes": processes}
 Path(out, f"rank-{rank}.json").write_text(json.dumps(result))
-trainer.end()
+trainer = None
+leave_processes()
