@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.pipelines.console import counted
@@ -59,6 +61,7 @@ def compare(
     for folder, own in runs.values():
         check_same_length(folder, plan(dataset, folder, own)[0])
     second = runs[other][0]
+    transformers.utils.logging.disable_progress_bar()
     if holds_run(second):  # train looks at the first by itself
         check_same_run(second, {"model": model_id(load_model(model))})
     results = {}

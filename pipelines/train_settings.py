@@ -29,7 +29,7 @@ _SET_ELSEWHERE = {
 _LORA = "lora_"
 _WORDS = ("all-linear", "none", "null")
 _PATTERN = re.compile(r"[*+?()\[\]{}\\^$|]")
-_SCIENTIFIC = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
+_SCIENTIFIC = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

@@ -271,6 +271,13 @@ def test_a_checkpoint_without_optimizer_is_not_gone_on_from(tiny_models, echo, s
     check_folder(tmp_path / "out")
 
 
+def test_a_run_that_broke_its_model_saves_nothing(tiny_models, echo, settings, tmp_path):
+    given = settings | {"max_steps": 2, "learning_rate": 1e30, "logging_strategy": "no", "save_steps": 1}
+    with pytest.raises(TrainingError, match="the loss is nan at step 2"):
+        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given)
+    assert not any((tmp_path / "out").glob("*.safetensors"))
+
+
 def test_every_length_a_run_was_asked_for_is_noted(tiny_models, echo, settings, tmp_path):
     for length in ({"max_steps": 2}, {"max_steps": 2}, {"num_train_epochs": 0.75}):
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | length)
