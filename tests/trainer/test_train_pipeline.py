@@ -1,6 +1,5 @@
 import itertools
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from rpo_data.errors import RpoDataError, TrainingError
 from rpo_data.pipelines import compare
 from rpo_data.pipelines import train as pipeline
 from rpo_data.pipelines.console import counted
-from rpo_data.pipelines.run_folder import check_folder, claim, last_checkpoint
 from rpo_data.pipelines.tiny_model import dataset_texts, make_tiny_model
 from rpo_data.pipelines.train import make_config, read_settings, train
 from rpo_data.pipelines.train_settings import check_metric, in_short
@@ -166,52 +164,6 @@ def test_a_finished_run_goes_on_for_longer_under_a_schedule_made_anew(tiny_model
     assert rates[6][3:] == pytest.approx([1e-2 * left / 6 for left in (3, 2, 1)])
 
 
-def test_a_checkpoint_of_another_run_is_refused(tiny_models, echo, settings, tmp_path):
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
-    with pytest.raises(TrainingError, match=r"checkpoint-2 is of another run: its beta is 0.1, now it is 0.5; choose"):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2, "beta": 0.5})
-    with pytest.raises(TrainingError, match=r"of another run: its adam_beta2 is 0.999, now it is 0.9; choose"):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2, "adam_beta2": 0.9})
-    with pytest.raises(TrainingError, match=r"another run: its model is Qwen2.*now it is Llama"):
-        train(echo, str(tiny_models["llama"]), tmp_path / "out", settings | {"max_steps": 2})
-    again = train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 2})
-    assert again["steps"] == 2  # finished: nothing is trained twice
-
-
-@pytest.fixture
-def no_trainer(monkeypatch):
-    """What is refused under this fixture was refused before tokenising and scoring."""
-
-    def too_late(*args, **kwargs):
-        raise AssertionError("an RPOTrainer was made")
-
-    return lambda: monkeypatch.setattr(pipeline, "RPOTrainer", too_late)
-
-
-def test_another_dataset_or_model_is_refused_before_tokenising(tiny_models, make, echo, settings, tmp_path, no_trainer):
-    out, settings = tmp_path / "out", settings | {"max_steps": 1, "bf16": True}
-    train(echo, str(tiny_models["qwen2"]), out, settings)
-    rows = {split: make.echo_pairs(4, seed) for seed, split in enumerate(("train", "test"), start=7)}
-    groups = {split: make.paired_groups(split, [[[0, 1, 2, 3]]]) for split in rows}
-    no_trainer()
-    with pytest.raises(
-        TrainingError, match=r"checkpoint-1 is of another run: its dataset is \w+, now it is \w+; choose"
-    ):
-        train(make.dataset(rows, groups), "no model", out, settings)
-    with pytest.raises(
-        TrainingError, match=r"is of another run: its model is Qwen2\S+-float32, now it is Llama\S+-float32"
-    ):
-        train(echo, str(tiny_models["llama"]), out, settings)
-    with pytest.raises(AssertionError, match="an RPOTrainer was made"):
-        train(echo, str(tiny_models["qwen2"]), out, settings)
-
-
-def test_adapters_that_change_how_the_base_is_kept_are_gone_on_with(tiny_models, echo, settings, tmp_path):
-    settings |= {"max_steps": 1, "lora_trainable_token_indices": "1,2"}  # peft wraps the embeddings
-    for _ in range(2):
-        assert train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)["steps"] == 1
-
-
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -226,9 +178,9 @@ def test_adapters_that_change_how_the_base_is_kept_are_gone_on_with(tiny_models,
     ],
 )
 def test_a_run_that_cannot_step_is_refused_before_tokenising(
-    tiny_models, echo, settings, tmp_path, no_trainer, more, sentence
+    tiny_models, echo, settings, tmp_path, monkeypatch, more, sentence
 ):
-    no_trainer()
+    monkeypatch.setattr(pipeline, "RPOTrainer", None)  # tokenises and scores
     with pytest.raises(TrainingError) as caught:
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | more)
     assert sentence in str(caught.value)
@@ -253,22 +205,13 @@ def test_optimizers_and_schedules_that_work_pass_the_trial(name, tmp_path):
             pipeline._try_optimizer(args, torch.nn.Linear(1, 1))
 
 
-def test_a_folder_of_adapters_is_refused_as_soon_as_it_is_loaded(tiny_models, echo, settings, tmp_path, no_trainer):
+def test_a_folder_of_adapters_is_refused_as_soon_as_it_is_loaded(tiny_models, echo, settings, tmp_path, monkeypatch):
     settings |= {"max_steps": 1}
     train(echo, str(tiny_models["qwen2"]), tmp_path / "adapters", settings | {"lora_r": 4})
-    no_trainer()
+    monkeypatch.setattr(pipeline, "RPOTrainer", None)  # tokenises and scores
     for more in ({}, {"lora_r": 4}):
         with pytest.raises(TrainingError, match=r"adapters' holds adapters, which are read frozen: merge them first"):
             train(echo, str(tmp_path / "adapters"), tmp_path / "out", settings | more)
-
-
-def test_a_checkpoint_without_optimizer_is_not_gone_on_from(tiny_models, echo, settings, tmp_path):
-    settings |= {"max_steps": 1, "save_only_model": True}
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
-    with pytest.raises(TrainingError, match=r"checkpoint-1 holds no state of the optimizer \(save_only_model\)"):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
-    (tmp_path / "out" / "checkpoint-1" / "optimizer_0").mkdir()  # as fsdp leaves it
-    check_folder(tmp_path / "out")
 
 
 def test_a_run_that_broke_its_model_saves_nothing(tiny_models, echo, settings, tmp_path):
@@ -276,17 +219,6 @@ def test_a_run_that_broke_its_model_saves_nothing(tiny_models, echo, settings, t
     with pytest.raises(TrainingError, match="the loss is nan at step 2"):
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", given)
     assert not any((tmp_path / "out").glob("*.safetensors"))
-
-
-def test_every_length_a_run_was_asked_for_is_noted(tiny_models, echo, settings, tmp_path):
-    for length in ({"max_steps": 2}, {"max_steps": 2}, {"num_train_epochs": 0.75}):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | length)
-    note = json.loads((tmp_path / "out" / "rpo_run.json").read_text())
-    assert note["lengths"] == ["max_steps 2", "num_train_epochs 0.75"]
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 1, "save_strategy": "no"})
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 2, "save_strategy": "no"})
-    note = json.loads((tmp_path / "fresh" / "rpo_run.json").read_text())
-    assert note["lengths"] == ["max_steps 2"]  # begun anew, since there was no checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -418,51 +350,6 @@ def test_tiny_model_is_small_and_always_the_same(echo, tmp_path):
     other = make_tiny_model(tmp_path / "three", dataset_texts(echo), architecture="llama", tie_embeddings=True)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "three").config.tie_word_embeddings
     assert other < 20_000
-
-
-def test_a_folder_of_something_else_is_never_written_to(tiny_models, echo, settings, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(tiny_models["qwen2"], model)
-    weights = (model / "model.safetensors").read_bytes()
-    with pytest.raises(TrainingError, match="exists and is no training run of rpo-data"):
-        train(echo, str(model), model, settings)
-    assert (model / "model.safetensors").read_bytes() == weights
-
-
-def test_another_run_is_refused_before_its_reference_is_scored(tiny_models, echo, settings, tmp_path):
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"max_steps": 1})
-    other = settings | {"max_steps": 1, "max_length": 12, "cache_dir": str(tmp_path / "unused")}
-    with pytest.raises(TrainingError, match="is of another run: its max_length is 1024, now it is 12"):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", other)
-    assert not (tmp_path / "unused").exists()
-
-
-def test_a_finished_run_is_not_replaced_by_another(tiny_models, echo, settings, tmp_path):
-    settings = settings | {"max_steps": 1, "save_strategy": "no"}
-    train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
-    with pytest.raises(TrainingError, match=r"out is of another run: its beta is 0.1, now it is 0.7"):
-        train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | {"beta": 0.7})
-
-
-def test_a_checkpoint_that_a_kill_left_unfinished_is_passed_over(tmp_path):
-    for number, state in ((2, "{}"), (10, '{"torn'), (30, None)):
-        folder = tmp_path / f"checkpoint-{number}"
-        folder.mkdir()
-        if state:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert last_checkpoint(tmp_path / "nowhere") is None
-
-
-def test_a_run_note_is_whole_or_not_there(tmp_path):
-    out, args = tmp_path / "out", make_config({"max_steps": 2, "use_cpu": True}, tmp_path)
-    claim(out, {"beta": 0.1}, args)
-    assert json.loads((out / "rpo_run.json").read_text()) == {"beta": 0.1, "lengths": ["max_steps 2"]}
-    shutil.rmtree(out)
-    (out / "checkpoint-1").mkdir(parents=True)
-    (out / "checkpoint-1" / "trainer_state.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"checkpoint-1 is of another run: its beta is not known, now it is 0\.1"):
-        claim(out, {"beta": 0.1}, args)
 
 
 @pytest.mark.parametrize("recipe", ["train-paper.yaml", "train-demo.yaml"])
