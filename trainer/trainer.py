@@ -121,7 +121,6 @@ class RPOTrainer(Trainer):
         super().__init__(model, args, collator, train, test, **how)
         self.add_callback(FiniteLoss(self))
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
-        self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.23
         _check_distribution(args, self.accelerator.distributed_type)
         with self._on_device(self.model):
             self.data_collator: GroupCollator = self._fit_layout(collator, self.model)
