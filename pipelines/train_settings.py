@@ -64,10 +64,12 @@ def check_metric(name: str | None, dataset: ContrastDataset) -> None:
     Raises:
         TrainingError: there is no such metric, or it needs pairs and no held-out group has one.
     """
+    if name is None:
+        return
     metrics = ["loss", *(metric for metric, over in TOTALS.items() if over)]
     if "test" in dataset.splits and not _has_pairs(dataset):
         metrics = [metric for metric in metrics if TOTALS.get(metric) != "pairs"]
-    if name is not None and name.removeprefix("eval_") not in metrics:
+    if name.removeprefix("eval_") not in metrics:
         if TOTALS.get(name.removeprefix("eval_")) == "pairs":
             what = "needs two responses to a prompt, and no held-out group has them"
             raise TrainingError(f"metric_for_best_model '{name}' {what}: use one of {', '.join(metrics)}")
