@@ -131,11 +131,15 @@ def claim(out: Path, identity: Mapping[str, Any], args: RPOConfig) -> None:
 
 
 def _length(args: RPOConfig) -> str:
-    epochs = f"num_train_epochs {args.num_train_epochs:g}"
-    return f"max_steps {args.max_steps}" if args.max_steps > 0 else epochs
+    steps = f"max_steps {args.max_steps}" if args.max_steps > 0 else f"num_train_epochs {args.num_train_epochs:g}"
+    return f"{steps} (world size {args.world_size})"
 
 
 def _note(out: Path) -> dict[str, Any]:
     file = out / _NOTE
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise TrainingError(
+            f"{file} is damaged, and what run it is of cannot be known: choose another --out"
+        ) from error

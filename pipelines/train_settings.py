@@ -23,6 +23,7 @@ from rpo_data.trainer.metrics import TOTALS
 _SET_ELSEWHERE = {
     "output_dir": "it is what --out says",
     "resume_from_checkpoint": "a checkpoint in --out is resumed by itself",
+    "save_only_model": "a run goes on from its checkpoints, which need the optimizer; save_total_limit keeps them few",
     "eval_on_start": "the test split is measured before the first step by itself",
     "disable_tqdm": "a line a step is shown instead of a bar, see logging_steps",
 }
@@ -66,7 +67,7 @@ def check_metric(name: str | None, dataset: ContrastDataset) -> None:
     """
     if name is None:
         return
-    metrics = ["loss", *(metric for metric, over in TOTALS.items() if over)]
+    metrics = ["loss", *(metric for metric, over in TOTALS.items() if over and metric.startswith(("rewards", "logps")))]
     if "test" in dataset.splits and not _has_pairs(dataset):
         metrics = [metric for metric in metrics if TOTALS.get(metric) != "pairs"]
     if name.removeprefix("eval_") not in metrics:
@@ -179,7 +180,7 @@ def read_settings(config_file: Path | None, options: list[str]) -> dict[str, Any
     content = read_yaml(config_file) if config_file else {}
     settings: dict[str, Any] = {str(name).replace("-", "_"): value for name, value in content.items()}
     flags = {item.name for item in fields(RPOConfig) if bool in _kinds(item.type)}
-    if any(option.startswith(("--lora-", "--no-lora-")) for option in options):
+    if any(option.replace("_", "-").startswith(("--lora-", "--no-lora-")) for option in options):
         flags |= {name for name, (_, hint) in _lora_options().items() if bool in _kinds(hint)}
     position = 0
     while position < len(options):

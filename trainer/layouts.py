@@ -107,6 +107,9 @@ def _first_right(
                 if attention != config._attn_implementation:
                     config._attn_implementation = attention
                 difference = evaluated_logprobs(model, fitted([group])["pieces"]) - alone
+            except TrainingError:
+                config._attn_implementation = ways[-1][1]
+                raise
             except (ValueError, RuntimeError) as error:  # no such attention for this model, or no compiler for it
                 reason = " ".join(str(error).split())[:200]
             else:

@@ -44,18 +44,6 @@ class ViewSwitch(TrainerCallback):
         self.dataset.set_view(int(state.epoch or 0) % self.dataset.views)
 
 
-class FiniteLoss(TrainerCallback):
-    """Ends a run before it saves weights behind a loss that is not finite."""
-
-    def __init__(self, trainer: "RPOTrainer") -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Look at all losses since the last log, where a checkpoint or the end is next."""
-        if control.should_save or control.should_training_stop:
-            _check_finite(float(self.trainer._train_totals[:2].sum()), state.global_step)
-
-
 class RPOTrainer(Trainer):
     """Train a policy on the contrast groups of a dataset (arXiv 2402.10958).
 
@@ -119,7 +107,6 @@ class RPOTrainer(Trainer):
         callbacks = [*([] if train is None else [ViewSwitch(train)]), *(callbacks or [])]
         how = {"processing_class": tokenizer, "callbacks": callbacks, "optimizers": optimizers}
         super().__init__(model, args, collator, train, test, **how)
-        self.add_callback(FiniteLoss(self))
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the cells of the whole window
         _check_distribution(args, self.accelerator.distributed_type)
         with self._on_device(self.model):
@@ -265,6 +252,15 @@ class RPOTrainer(Trainer):
             logs.update(mean_metrics(self.accelerator.reduce(self._train_totals, "sum")))
             self._train_totals = torch.zeros_like(self._train_totals)
         super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Stock, but for trained weights that are not finite; a checkpoint is saved by it, too."""
+        trained = [weight.detach() for weight in self.model.parameters() if weight.requires_grad]
+        shards = [weight.to_local() if hasattr(weight, "to_local") else weight for weight in trained]  # under FSDP2
+        if sum((~shard.isfinite().all() for shard in shards), torch.zeros((), device=self.args.device)):
+            step = self.state.global_step
+            raise TrainingError(f"weights are not finite after step {step}: lower the learning rate, or clip gradients")
+        super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, **metadata: Any) -> None:
         """Write README.md into the output folder (`model_card`); the metadata are those of Trainer.create_model_card."""

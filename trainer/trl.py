@@ -56,7 +56,7 @@ def to_trl(
         raise DatasetError(f"the dataset has no split '{split}', it has {', '.join(dataset.splits)}")
     rows = dataset.pairs[split]
     with tempfile.TemporaryDirectory() as folder:
-        settings = (args or RPOConfig()).for_scoring(folder)
+        settings = RPOConfig.for_scoring(args or RPOConfig(), folder)
         settings.loss_type = "dpo"  # log-probs of completions alone, which `joint` would not give
         train, test = (dataset, None) if split == "train" else (None, dataset)
         trainer = RPOTrainer(model, settings, train, test, processing_class, progress=progress)

@@ -450,7 +450,7 @@ def test_both_passes_draw_the_same_dropout(tiny_models, many, config):
 
 
 def test_settings_that_cannot_work_are_refused(config):
-    with pytest.raises(TrainingError, match="micro_batch_size 0 cannot work: it must be at least 1"):
+    with pytest.raises(TrainingError, match="micro_batch_size 0 cannot work: it must be a whole number, at least 1"):
         config(micro_batch_size=0)
 
 

@@ -55,8 +55,11 @@ def test_adapters_that_change_how_the_base_is_kept_are_gone_on_with(tiny_models,
 
 
 def test_a_checkpoint_without_optimizer_is_not_gone_on_from(tiny_models, echo, settings, tmp_path):
-    settings |= {"max_steps": 1, "save_only_model": True}
+    settings |= {"max_steps": 1}
+    with pytest.raises(TrainingError, match="'save_only_model' cannot be set: a run goes on from its checkpoints"):
+        train(echo, "no model", tmp_path / "out", settings | {"save_only_model": True})
     train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
+    (tmp_path / "out" / "checkpoint-1" / "optimizer.pt").unlink()
     with pytest.raises(TrainingError, match=r"checkpoint-1 holds no state of the optimizer \(save_only_model\)"):
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings)
     (tmp_path / "out" / "checkpoint-1" / "optimizer_0").mkdir()  # as fsdp leaves it
@@ -67,11 +70,20 @@ def test_every_length_a_run_was_asked_for_is_noted(tiny_models, echo, settings, 
     for length in ({"max_steps": 2}, {"max_steps": 2}, {"num_train_epochs": 0.75}):
         train(echo, str(tiny_models["qwen2"]), tmp_path / "out", settings | length)
     note = json.loads((tmp_path / "out" / "rpo_run.json").read_text())
-    assert note["lengths"] == ["max_steps 2", "num_train_epochs 0.75"]
+    assert note["lengths"] == ["max_steps 2 (world size 1)", "num_train_epochs 0.75 (world size 1)"]
     train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 1, "save_strategy": "no"})
     train(echo, str(tiny_models["qwen2"]), tmp_path / "fresh", settings | {"max_steps": 2, "save_strategy": "no"})
     note = json.loads((tmp_path / "fresh" / "rpo_run.json").read_text())
-    assert note["lengths"] == ["max_steps 2"]  # begun anew, since there was no checkpoint
+    assert note["lengths"] == ["max_steps 2 (world size 1)"]  # begun anew, since there was no checkpoint
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", ""])
+def test_a_damaged_note_is_one_sentence(echo, settings, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").touch()
+    (tmp_path / "out" / "rpo_run.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"rpo_run.json is damaged, and .* choose another --out"):
+        train(echo, "no model", tmp_path / "out", settings)
 
 
 def test_a_folder_of_something_else_is_never_written_to(tiny_models, echo, settings, tmp_path):
@@ -111,7 +123,7 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_passed_over(tmp_path):
 def test_a_run_note_is_whole_or_not_there(tmp_path):
     out, args = tmp_path / "out", make_config({"max_steps": 2, "use_cpu": True}, tmp_path)
     claim(out, {"beta": 0.1}, args)
-    assert json.loads((out / "rpo_run.json").read_text()) == {"beta": 0.1, "lengths": ["max_steps 2"]}
+    assert json.loads((out / "rpo_run.json").read_text()) == {"beta": 0.1, "lengths": ["max_steps 2 (world size 1)"]}
     shutil.rmtree(out)
     (out / "checkpoint-1").mkdir(parents=True)
     (out / "checkpoint-1" / "trainer_state.json").write_text("{}")

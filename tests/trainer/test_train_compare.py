@@ -215,9 +215,7 @@ def test_runs_of_two_lengths_are_not_compared(tiny_models, echo, settings, tmp_p
     train(echo, model, out, settings | {"max_steps": 2})
     with monkeypatch.context() as patch:
         patch.setattr("rpo_data.pipelines.compare.train", None)  # neither run begins
-        sentence = (
-            "out was asked for max_steps 2, now for max_steps 4: the two runs would not have the same steps; choose"
-        )
+        sentence = r"out was asked for max_steps 2 \(world size 1\), now for max_steps 4 \(world size 1\): the two runs"
         with pytest.raises(TrainingError, match=sentence):
             compare(echo, model, out, settings)
         train(echo, model, out, settings)  # goes on, under a schedule made anew

@@ -408,18 +408,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_models, echo, config):
         trainer.train()
 
 
-def test_nothing_is_saved_behind_a_loss_that_is_not_finite(tiny_models, echo, config, tmp_path):
-    """Neither a checkpoint nor an evaluation passes it by, wherever the log would have told of it later."""
+@pytest.mark.parametrize("saving", [{"save_strategy": "steps", "save_steps": 3}, {"save_strategy": "epoch"}])
+def test_weights_that_are_not_finite_are_not_saved(tiny_models, echo, config, tmp_path, saving):
+    """Neither a checkpoint, an evaluation nor save_model passes them by, wherever the log would have told of it later."""
     broken = {"max_steps": 9, "learning_rate": 1e30, "max_grad_norm": 0, "output_dir": str(tmp_path / "run")}
-    args = config(save_strategy="steps", save_steps=3, logging_strategy="no", **broken)
-    trainer = RPOTrainer(tiny_models["qwen2"], args, echo, echo)
-    with pytest.raises(TrainingError, match=r"the loss is .* at step 3: lower the learning rate"):
+    trainer = RPOTrainer(tiny_models["qwen2"], config(logging_strategy="no", **broken, **saving), echo, echo)
+    with pytest.raises(TrainingError, match=r"weights are not finite after step [34]: lower the learning rate"):
         trainer.train()
-    assert not list((tmp_path / "run").glob("checkpoint-*"))
-    with pytest.raises(TrainingError, match=r"the loss is .* at step 3"):
+    with pytest.raises(TrainingError, match=r"the loss is .* at step [34]"):
         trainer.evaluate()
-    trainer = RPOTrainer(tiny_models["qwen2"], config(save_strategy="no", logging_strategy="no", **broken), echo)
-    with pytest.raises(TrainingError, match=r"the loss is .* at step 9"):
+    with pytest.raises(TrainingError, match=r"weights are not finite after step [34]"):
+        trainer.save_model()
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_the_last_step_before_a_checkpoint_breaks_nothing_unseen(tiny_models, echo, config, tmp_path):
+    args = config(max_steps=1, weight_decay=math.nan, save_strategy="steps", save_steps=1)
+    trainer = RPOTrainer(tiny_models["qwen2"], args, echo)
+    with pytest.raises(TrainingError, match="weights are not finite after step 1"):  # the loss was
         trainer.train()
 
 
@@ -464,7 +470,7 @@ def test_bfloat16_autocast_starts_near_log_two(tiny_models, echo, config):
         ({"temperature": math.nan}, "temperature nan cannot work"),
         ({"normalize": "rows"}, "normalize 'rows' is not known: did you mean 'row'. it is one of row, sinkhorn, none"),
         ({"diagonal_alpha": 1.2}, "diagonal_alpha 1.2 cannot work: it is a share"),
-        ({"max_length": 3}, "max_length 3 cannot work.*at least 4 tokens; none sets no limit"),
+        ({"max_length": 3}, "max_length 3 cannot work.*at least 4; none sets no limit"),
         ({"remove_unused_columns": True}, "remove_unused_columns True cannot work: a row is a whole contrast group"),
         ({"logging_nan_inf_filter": True}, "it shows a loss that is not finite as 0"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 cannot work: there are no labels"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rpo_data.errors import DatasetError
+from rpo_data.errors import DatasetError, TrainingError
 from rpo_data.trainer import to_trl
 from rpo_data.trainer import trl as module
 
@@ -92,6 +92,8 @@ def test_settings_of_a_training_run_are_of_no_effect(tiny_models, make, config):
     args = config(eval_strategy="steps", push_to_hub=True, load_best_model_at_end=True, save_strategy="steps")
     assert len(to_trl(data, tiny_models["llama"], args)) == 4
     assert args.push_to_hub  # they are still what they were
+    with pytest.raises(TrainingError, match="args are DPOConfig: give an RPOConfig"):
+        to_trl(data, tiny_models["llama"], trl.DPOConfig(use_cpu=True, bf16=False))
 
 
 def test_what_teaches_nothing_is_left_out_and_the_rest_keeps_its_order(tiny_models, make, config):
