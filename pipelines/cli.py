@@ -12,16 +12,8 @@ import typer
 from rich.markup import escape
 
 from rpo_data.errors import RecipeError, RpoDataError
-from rpo_data.pipelines.console import (
-    StageProgress,
-    Stopped,
-    leave_processes,
-    log,
-    need_extra,
-    out,
-    say,
-    with_recipe_options,
-)
+from rpo_data.pipelines import console
+from rpo_data.pipelines.console import StageProgress, Stopped, log, need_extra, out, say, with_recipe_options
 from rpo_data.schemas.recipe import Recipe
 
 app = typer.Typer(
@@ -310,7 +302,7 @@ def score(
         raise typer.BadParameter("give one of --out and --cache-dir")
     with StageProgress() as track:
         run(load(dataset, revision), model, settings, out=out_dir, verify=verify, say=say, progress=track)
-    leave_processes()
+    console.leave_processes()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -359,7 +351,7 @@ def train(
             what = f"the same command goes on from {kept}" if kept else "no checkpoint was saved yet (--save-steps)"
             log.print(f"stopped; {what}", markup=False)
             sys.exit(130)
-    leave_processes()
+    console.leave_processes()
 
 
 @app.command()

@@ -92,19 +92,8 @@ def train(
     if args.load_best_model_at_end and trainer.state.best_model_checkpoint:
         measure = f"{args.metric_for_best_model} {trainer.state.best_metric:z.4f}"
         say(f"best      {measure}, loaded from {trainer.state.best_model_checkpoint}")
-    trainer.remove_callback(lines)  # the last measurement is said once, below
-    after = trainer.evaluate() if held_out else None
-    trainer.save_model()
-    trainer.save_state()
-    trainer.create_model_card()
-    history = trainer.state.log_history
-    before = _before(history)
-    for when, figures in (("before: ", before), ("after:  ", after)):
-        if figures:
-            rows = counted(len(dataset.rows["test"]), "pairs" if dataset.paired else "responses")
-            say(f"held out  {rows}, {when}{_described(figures, 'eval_')}")
-    say(f"saved     {out}")
-    return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
+    trainer.remove_callback(lines)  # the last measurement is said once, with the first
+    return _finish(trainer, held_out, out, say)
 
 
 def plan(dataset: ContrastDataset, out: Path, settings: Mapping[str, Any]) -> tuple[RPOConfig, Any, dict[str, Any]]:
@@ -122,6 +111,22 @@ def plan(dataset: ContrastDataset, out: Path, settings: Mapping[str, Any]) -> tu
     own = identity(args, lora_fields(settings), dataset)
     check_same_run(out, own)
     return args, lora, own
+
+
+def _finish(trainer: RPOTrainer, held_out: ContrastDataset | None, out: Path, say: Say) -> dict[str, Any]:
+    """Measure and save a trained model, and say what came of it; returns what `train` does."""
+    after = trainer.evaluate() if held_out else None
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
+    history = trainer.state.log_history
+    before = _before(history)
+    for when, figures in (("before: ", before), ("after:  ", after)):
+        if held_out and figures:
+            rows = counted(len(held_out.rows["test"]), "pairs" if held_out.paired else "responses")
+            say(f"held out  {rows}, {when}{_described(figures, 'eval_')}")
+    say(f"saved     {out}")
+    return {"before": before, "after": after, "steps": trainer.state.global_step, **_losses(history)}
 
 
 class ProgressLines(TrainerCallback):
