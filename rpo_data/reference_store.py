@@ -97,6 +97,11 @@ def open_store(cache_dir: str | Path | None, model: str) -> ReferenceStore:
     return ReferenceStore(folder, model)
 
 
+def store_owner(cache_dir: str | Path | None) -> str | None:
+    """Id of the model whose store `cache_dir` is itself; None where it is no store, or nobody's yet."""
+    return None if cache_dir is None else _owner(Path(cache_dir).expanduser())
+
+
 def make_store(folder: Path) -> None:
     """Make a folder a store that belongs to the first model that writes to it; a store stays as it is.
 

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from rpo_data.dataset import ContrastDataset
 from rpo_data.errors import TrainingError
 from rpo_data.model_card import model_card
-from rpo_data.reference_store import open_store
+from rpo_data.reference_store import open_store, store_owner
 from rpo_data.trainer.adapters import add_adapters
 from rpo_data.trainer.collator import GroupCollator
 from rpo_data.trainer.config import RPOConfig
@@ -93,6 +93,11 @@ class RPOTrainer(Trainer):
         model = load_model(model) if isinstance(model, (str, Path)) else model
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
         tokenizer = processing_class or load_tokenizer(name)
+        if peft_config is None and (
+            owner := store_owner(args.cache_dir)
+        ):  # adapters may change what the base is called
+            found = model_id(model if reference is None else reference)
+            open_store(args.cache_dir, owner if owner.startswith(found) else found)  # refuses another model's
         if args.disable_dropout:
             disable_dropout(model)
         train = None if train_dataset is None else _group_dataset(train_dataset, "train", tokenizer, args, progress)

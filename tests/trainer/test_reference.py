@@ -177,18 +177,18 @@ def test_the_store_lies_in_the_cache_home_by_default(tiny_models, echo, config, 
     assert json.loads((folder / "reference.json").read_text()) == {"model": trainer.reference_id}
 
 
-def test_a_store_is_a_cache_dir_of_its_model(tiny_models, echo, config, scored, tmp_path):
+def test_a_store_is_a_cache_dir_of_its_model(tiny_models, echo, config, scored, tmp_path, monkeypatch):
     first = RPOTrainer(tiny_models["qwen2"], config(), echo)
     shutil.copytree(first.reference_folder, tmp_path / "shared")
     scored.clear()
     again = RPOTrainer(tiny_models["qwen2"], config(cache_dir=str(tmp_path / "shared")), echo)
     assert scored == []
     assert again.reference_folder == tmp_path / "shared"
-    with pytest.raises(
-        TrainingError,
-        match=r"shared holds the log-probs of another model or number type \(Qwen2.*, and this one is Lla",
-    ):
-        RPOTrainer(tiny_models["llama"], config(cache_dir=str(tmp_path / "shared")), echo)
+    sentence = r"shared holds the log-probs of another model or number type \(Qwen2.*, and this one is Lla"
+    with monkeypatch.context() as patch:
+        patch.setattr("rpo_data.trainer.trainer.tokenize_pairs", None)  # refused before that
+        with pytest.raises(TrainingError, match=sentence):
+            RPOTrainer(tiny_models["llama"], config(cache_dir=str(tmp_path / "shared")), echo)
     with pytest.raises(
         TrainingError, match=r"of another model or number type \(.*-float32, and this one is .*-float32-bf16\)"
     ) as caught:
