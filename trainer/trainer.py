@@ -93,9 +93,8 @@ class RPOTrainer(Trainer):
         model = load_model(model) if isinstance(model, (str, Path)) else model
         reference = load_model(ref_model) if isinstance(ref_model, (str, Path)) else ref_model
         tokenizer = processing_class or load_tokenizer(name)
-        if peft_config is None and (
-            owner := store_owner(args.cache_dir)
-        ):  # adapters may change what the base is called
+        owner = None if peft_config else store_owner(args.cache_dir)  # adapters may change what the base is called
+        if owner:
             found = model_id(model if reference is None else reference)
             open_store(args.cache_dir, owner if owner.startswith(found) else found)  # refuses another model's
         if args.disable_dropout:
@@ -262,7 +261,7 @@ class RPOTrainer(Trainer):
         """Stock, but for trained weights that are not finite; a checkpoint is saved by it, too."""
         trained = [weight.detach() for weight in self.model.parameters() if weight.requires_grad]
         shards = [weight.to_local() if hasattr(weight, "to_local") else weight for weight in trained]  # under FSDP2
-        if sum((~shard.isfinite().all() for shard in shards), torch.zeros((), device=self.args.device)):
+        if not all(bool(shard.isfinite().all()) for shard in shards):
             step = self.state.global_step
             raise TrainingError(f"weights are not finite after step {step}: lower the learning rate, or clip gradients")
         super().save_model(output_dir, _internal_call)
